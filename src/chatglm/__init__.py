@@ -1,4 +1,4 @@
-"""ChatGLM-6B, ChatGLM2, ChatGLM3, GLM-4-9B and CharacterGLM on today's `transformers` and torch, without remote code.
+"""ChatGLM-6B, ChatGLM2, ChatGLM3, GLM-4-9B and CharacterGLM on current `transformers` and torch, without remote code.
 
     from chatglm import AutoModel, AutoTokenizer
 
@@ -6,7 +6,7 @@
     model = AutoModel.from_pretrained(path).half().cuda().eval()
     response, history = model.chat(tokenizer, "你好", history=[])
 
-or, with an engine that answers many at once:
+or, with an engine that answers many requests at once:
 
     with chatglm.load(path) as assistant:
         print(assistant.reply("你好").content)

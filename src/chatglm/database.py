@@ -58,10 +58,11 @@ class Database:
         settings: of SQLite (`name = value`); set before anything is written to a new file.
         at_once: wait until changes are on the disk before a call returns. If False, changes still survive the end of
             the process, however it ends, but a power failure may lose the last seconds.
-        opening: a context in which the file is opened, each time.
+        opening: makes a context manager, which is entered each time the file is opened.
 
     Raises:
-        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm.
+        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm. The methods
+            raise it too if the file cannot be read or written, or is closed.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Statements that take effect together. After an exception none of them does."""
+        """Run statements that take effect together. After an exception, none of them does."""
         with self._lock, self._told():
             connection = self._writing()
             connection.execute("BEGIN IMMEDIATE")
@@ -241,7 +242,7 @@ class Instance:
                 with contextlib.suppress(FileNotFoundError):
                     if os.fstat(lock).st_ino == file.stat().st_ino:
                         return name, lock
-            os.close(lock)  # another process has just taken it for the file of a dead process
+            os.close(lock)  # another process took it for the file of a dead process, and removed it
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.lock"
@@ -255,7 +256,7 @@ class Instance:
         except FileNotFoundError:
             return False
         except OSError:
-            return True  # it cannot be known
+            return True  # unknown
         try:
             if fcntl is None or not _locked(lock):
                 return True
@@ -266,7 +267,7 @@ class Instance:
             os.close(lock)
 
     def close(self) -> None:
-        """Release the lock: from now on, others may take over what this process has left."""
+        """Release the lock. From now on, other processes regard this one as ended."""
         if self._lock >= 0:
             with contextlib.suppress(OSError):
                 self._file(self.id).unlink()

@@ -107,7 +107,7 @@ class UnsupportedError(ChatGLMError, ValueError):
 
 
 class NumericalError(ChatGLMError, ArithmeticError):
-    """A model's scores contain NaN or infinity, because of its weights or the precision. No token is drawn then."""
+    """A model's scores contain NaN or infinity, because of its weights or the precision. No token is sampled then."""
 
 
 class BusyError(ChatGLMError, RuntimeError):

@@ -5,7 +5,7 @@ from the result of `load_to_answer`. If the native decoder can run the model, th
 because importing the model classes of `transformers` takes longer than loading a 6B model.
 
 The Auto classes here are those of `transformers`, with this family registered. They look at a folder before
-`transformers` does: so a bad config.json is a `CheckpointError`, as everywhere in chatglm, and is reported at once.
+`transformers` does. So a bad config.json raises `CheckpointError`, as everywhere in chatglm, and raises it at once.
 `AutoTokenizer` recognises a folder by its contents, because some copies lack the line that names the tokenizer class.
 """
 
@@ -140,6 +140,7 @@ class AutoTokenizer:
         """Load the tokenizer of a folder. `trust_remote_code` is accepted and never needed.
 
         Raises:
+            CheckpointError: there is no such folder.
             TokenizerError: the tokenizer's file is missing, damaged or does not fit the model.
         """
         pretrained_model_name_or_path = _local(pretrained_model_name_or_path, "tokenizer", kwargs)
@@ -213,8 +214,8 @@ def load_parts(
         adapter: folder or repository id of a PEFT adapter (LoRA …) for the model.
         prefix: a folder or file with an official P-tuning v2 state (`transformer.prefix_encoder.*`).
         huge_pages: put the weights into memory pages of 2 MiB, for more tokens per second on a CPU. If the file
-            system has no such pages, the weights are copied, which takes seconds, into memory that other processes do
-            not share.
+            system has no such pages, the weights are copied, which takes seconds. Other processes do not share the
+            copy.
         kwargs: arguments of `from_pretrained`: `dtype`, `device`, `device_map`, `attn_implementation` …
 
     Raises:
@@ -242,11 +243,11 @@ def load_to_answer(
     whole: bool = False,
     **kwargs: Any,
 ) -> Loaded:
-    """`load_parts` for an `Engine`: the answers are the same, but it starts in less time and memory.
+    """Like `load_parts`, but for an `Engine`: it takes less time and memory. Answers and errors are the same.
 
     Args:
         store: type of stored keys and values, the same as the engine's.
-        huge_pages: as in `load_parts`; copying runs while the model is already in use.
+        huge_pages: as in `load_parts`; the model can be used while the weights are being copied.
         whole: always return a model of `transformers`, which can get adapters later.
 
     Returns:
@@ -489,7 +490,7 @@ def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def add_adapter(model: Any, folder: str | os.PathLike[str], name: str) -> Any:
-    """Add an adapter, named `name`, to a model; returns the model. See `models.adapters.with_adapter`."""
+    """Add an adapter, named `name`, to a model; returns the model. For errors, see `models.adapters.with_adapter`."""
     return _with_adapter(model, hub.folder(folder), name)
 
 

@@ -106,7 +106,7 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """Tokens per second, from the request to the end. (A client cannot know which token its first piece was.)"""
+        """Tokens per second, from the request to the end. (How many tokens the first piece has is unknown.)"""
         return self.new_tokens / (self.end - self.begin)
 
 
@@ -154,7 +154,7 @@ class Level:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all clients together."""
+        """New tokens per second of all clients together."""
         return sum(sample.new_tokens for sample in self.good) / self.seconds
 
     @property
@@ -197,20 +197,20 @@ class Level:
 
 
 class Clients:
-    """The clients. First, two short requests are made: they show how many tokens a text of a certain number of words
-    has in this vocabulary, and that somebody answers.
+    """Clients that send requests to an assistant. First, two short requests are sent: they show how many tokens a text
+    of a certain number of words has in this vocabulary, and that the assistant answers.
 
     Args:
         assistant: answers the requests. The caller closes it.
         workload: what the clients ask.
 
     Attributes:
-        workload: what they really ask: `hold` is off if the endpoint refuses it.
+        workload: the same, but `hold` is off if the endpoint refuses it.
         counted: whether the assistant reports numbers of tokens. If not, each word and each piece of an answer counts
             as one token.
 
     Raises:
-        ServiceError: nobody answers. The assistant's other errors are raised too.
+        ServiceError: the endpoint does not answer. The assistant's other errors are raised too.
     """
 
     def __init__(self, assistant: BaseAssistant, workload: Workload) -> None:
@@ -241,7 +241,7 @@ class Clients:
             watch: called with every sample, from several threads.
 
         Raises:
-            InputError: `concurrency` is below 1, or not exactly one of `requests` and `seconds` is given.
+            InputError: `concurrency` is below 1, or not exactly one of `requests` and `seconds` is given and above 0.
         """
         if concurrency < 1:
             raise InputError(f"{concurrency} clients at once: at least 1 is needed")
@@ -338,5 +338,5 @@ class Clients:
             except InputError:
                 if not self.workload.hold:
                     raise
-                # An endpoint may refuse `min_tokens`, so try without. If something else was wrong, it fails again.
+                # An endpoint may refuse `min_tokens`, so try without it. If something else is wrong, this fails, too.
                 self.workload = replace(self.workload, hold=False)

@@ -1,5 +1,5 @@
 """Output folders of long runs: only one run at a time may write to a folder, and a full disk is reported as one clear
-error. Files that are replaced as a whole.
+error. Also replaces single files atomically.
 
 Locks are made with `flock`, so the system releases them when the process ends, however it ends.
 """
@@ -59,7 +59,7 @@ def locked(file: Path, result: Path) -> Iterator[None]:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file completely, or leave the old one unchanged. Its mode stays, and a link to it stays a link.
 
-    What is no regular file, such as `/dev/stdout`, is written to.
+    If the path is not a regular file, such as `/dev/stdout`, it is written to directly.
 
     Raises:
         OutputError: it cannot be written.
@@ -92,7 +92,7 @@ def working_in(folder: Path, hint: str = "") -> Iterator[None]:
 
     Raises:
         InputError: the folder cannot be made, or another process is writing there.
-        OutputError: as `reporting_disk_errors`.
+        OutputError: see `reporting_disk_errors`.
     """
     fresh = not folder.exists()
     try:
@@ -114,7 +114,7 @@ def _acquire(file: Path, result: Path) -> int:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_ino == file.stat().st_ino:  # otherwise its holder has just removed the file
+            if os.fstat(lock).st_ino == file.stat().st_ino:  # otherwise the previous holder has just removed the file
                 os.ftruncate(lock, 0)
                 about = f"process {os.getpid()} on {os.uname().nodename}" if hasattr(os, "uname") else "another process"
                 os.write(lock, f"{about}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
@@ -156,7 +156,7 @@ def reporting_disk_errors(result: Path, hint: str = "") -> Iterator[None]:
 
 
 def _disk_error(error: Exception) -> str | None:
-    """The reason, if this is an error of writing; None for any other error."""
+    """The reason, if writing to the disk failed; None for any other error."""
     if isinstance(error, OSError) and error.errno in _DISK:
         return error.strerror or os.strerror(error.errno or 0)
     text = str(error)
@@ -169,7 +169,7 @@ def _disk_error(error: Exception) -> str | None:
 
 
 def _free(folder: Path) -> str:
-    """The free space there, in words."""
+    """The free disk space of a folder, as text for a message; "" if unknown."""
     with contextlib.suppress(OSError):
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         return f" ({shutil.disk_usage(there).free / 1e6:,.0f} MB are free)"

@@ -32,8 +32,8 @@ class Option:
         name: name of the field, and key in YAML and HTTP.
         kind: `number`, `integer`, `strings`, `ids`, `biases` (id to number) or `words` (lists of ids).
         default: default value; None: the option is off.
-        help: one line for people.
-        low, high: range of a number (of each number in `biases`, of each id), both included.
+        help: description in one line.
+        low, high: range of a number (of each number in `biases`, of each id), including both.
         above: `low` itself is excluded.
         optional: None is allowed.
     """
@@ -197,8 +197,8 @@ class SamplingParams:
     """Options of generation: how tokens are chosen, and when an answer ends. The help and the range of each field are
     in `options()`.
 
-    Scores pass, in this order: penalties, logit_bias, bad words, the constraint of the output, temperature, top_k,
-    top_p, min_p. Values are checked when an object is made.
+    Scores are changed in this order: penalties, logit_bias, bad words, the constraint of the output, temperature,
+    top_k, top_p, min_p. Values are checked when an object is made.
 
     Raises:
         InputError: a value is of the wrong type or out of range; names field, value and range.
@@ -286,7 +286,7 @@ class SamplingParams:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], defaults: SamplingParams | None = None) -> SamplingParams:
-        """From YAML or JSON.
+        """Read options from YAML or JSON values.
 
         Args:
             defaults: values of the options that are not in `values`.
@@ -310,10 +310,10 @@ class SamplingParams:
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> SamplingParams:
-        """From a generation_config.json, with the meaning that `transformers`' generate gives it.
+        """Read the contents of a generation_config.json as `generate` of `transformers` does.
 
         Decoding is greedy unless do_sample is true; then top_k is 50 if the file does not set it. max_length is used
-        if the file has it, and no max_new_tokens, which replaces it.
+        only if the file has no max_new_tokens.
 
         Raises:
             InputError: a value does not fit.
@@ -355,7 +355,7 @@ class SamplingParams:
         for option in _OPTIONS:
             if option.kind in typed and (names is None or option.name in names):
                 text = option.help + (f" ({option.range})" if option.kind != "strings" and option.range else "")
-                if option.kind == "strings":  # one value each time; next words are no further values
+                if option.kind == "strings":  # one value for each flag; words after it are not values
                     parser.add_argument(option.flag, action="append", metavar="TEXT", help=text)
                 elif option.kind == "integer":
                     parser.add_argument(option.flag, type=int, metavar="N", help=text)
@@ -373,7 +373,7 @@ class SamplingParams:
         return cls.from_dict(given, defaults)
 
     def room(self, prompt: int) -> int | None:
-        """The most tokens that may follow a prompt of this length; None: these options set no limit.
+        """The largest number of tokens that may follow a prompt of this length; None: these options set no limit.
 
         If both `max_new_tokens` and `max_length` are set, both limits apply.
 
@@ -392,7 +392,7 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether always the most likely token is taken."""
+        """Whether the most likely token is always chosen."""
         return self.temperature == 0
 
 
@@ -413,7 +413,7 @@ _OF_GENERATE: Sequence[str] = (
     "max_length",
     "min_new_tokens",
 )
-# Keys that would change the text, each with the values that do not. Other keys (cache, ids of padding, versions) do not
+# Keys that would change the text, each with the values that do not. Other keys (cache, padding ids, versions) do not
 # affect the text.
 _NEUTRAL: Mapping[str, Sequence[Any]] = {
     "num_beams": (1,),

@@ -25,33 +25,32 @@ from chatglm.errors import InputError, UnsupportedError
 __all__ = ["EXACT", "Held", "check_pattern", "depth_of", "held", "pointed"]
 
 MAX_BYTES = 256 << 10
-"""Bytes of a schema as JSON."""
+"""Most bytes of a schema as JSON."""
 MAX_NESTING = 60
-"""Levels of objects and lists inside each other."""
+"""Most levels of nested objects and lists."""
 MAX_PROPERTIES = 300
-"""Properties of one object. Each optional property costs time for every token."""
+"""Most properties of one object. Each optional property costs time for every token."""
 MAX_ENUM = 4000
-"""Values of one `enum`."""
+"""Most values of one `enum`."""
 MAX_BRANCHES = 100
-"""Schemas of one `anyOf`, `oneOf` or `allOf`."""
+"""Most schemas of one `anyOf`, `oneOf` or `allOf`."""
 MAX_DEFINITIONS = 500
 MAX_CHAIN = 100
-"""Length of a chain of `$ref`s that lead to one another."""
+"""Greatest length of a chain of `$ref`s."""
 MAX_LENGTH = 4096
-"""Characters of a string. It replaces a larger `maxLength`, and is the most that `minLength` may ask for."""
+"""Most characters of a string. It replaces a larger `maxLength`; a larger `minLength` cannot be enforced."""
 MAX_ITEMS = 1000
-"""Items of a list; used in the same way for `maxItems` and `minItems`."""
+"""Most items of a list; used in the same way for `maxItems` and `minItems`."""
 MAX_PATTERN = 2000
-"""Characters of a regular expression."""
+"""Most characters of a regular expression."""
 MAX_REPEATS = 2000
-"""Repetitions that one regular expression counts; nested counts are multiplied."""
+"""Largest sum of the repetition counts in one regular expression; nested counts are multiplied."""
 MAX_GROUPS = 30
-"""Levels of groups inside each other."""
+"""Most levels of nested groups in a regular expression."""
 EXACT = 2**53 - 1
-"""The largest integer that every JSON reader distinguishes from its neighbours. Grammars of larger ones are not exact.
-"""
+"""The largest integer that every JSON reader distinguishes from its neighbours. Larger ones are not supported."""
 DIGITS = 10**15 - 1
-"""The largest integer that is written if a schema gives no bound, so that a model comes to an end."""
+"""The largest integer that a model can write if a schema gives no bound. Without it, digits might never end."""
 
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 # Keywords that restrict a value, but cannot be enforced by a grammar.
@@ -72,7 +71,7 @@ _DAY = (
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-3]):[0-5][0-9])"
 _LABEL = "[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*"
 # Stricter than the standards, so that every reader accepts the values: no leap days or seconds, no year 0, no quoted
-# mailboxes.
+# local parts of addresses.
 _FORMATS = {
     "date": _DAY,
     "time": _TIME,
@@ -93,7 +92,7 @@ class Held:
     """The part of a schema that a grammar enforces.
 
     Attributes:
-        schema: all its `$ref`s lead to its own `$defs`.
+        schema: a JSON schema whose `$ref`s all refer to its own `$defs`.
         dropped: keywords of the caller's schema that are not enforced, each once.
     """
 
@@ -122,13 +121,13 @@ def held(schema: Any, *, strict: bool = False, where: str = "JSON schema") -> He
 
 
 def pointed(root: Any, pointer: str) -> Any:
-    """What a JSON pointer (RFC 6901) leads to.
+    """The value that a JSON pointer (RFC 6901) refers to.
 
     Args:
-        pointer: as a `$ref` has it behind the `#`; "" is the whole.
+        pointer: the part of a `$ref` after the `#`; "" refers to `root` itself.
 
     Raises:
-        LookupError: it leads to nothing.
+        LookupError: there is no such value.
     """
     first, *parts = unquote(pointer).split("/")
     if first:
@@ -313,7 +312,7 @@ class _Reader:
             made[name] = made.get(name, []) + read
 
     def _definition(self, target: Any) -> str:
-        """The name of the definition that a `$ref` leads to."""
+        """The name in `$defs` of the schema that a `$ref` refers to."""
         if not isinstance(target, str):
             raise self._wrong(f"$ref: expected a string, got {target!r:.80}")
         if target not in self._names:
@@ -329,7 +328,7 @@ class _Reader:
         return name
 
     def _target(self, pointer: Any) -> Any:
-        """The schema that a `$ref` leads to; None: there is none."""
+        """The schema that a `$ref` refers to; None: there is none."""
         if not isinstance(pointer, str):
             return None
         base = self._root.get("$id")
@@ -385,7 +384,7 @@ class _Reader:
         return int(value)
 
     def _range(self, given: Mapping[str, Any], less: str, more: str, most: int) -> tuple[int, int | None]:
-        """A lower and an upper count. An upper count beyond the supported limit is replaced by that limit."""
+        """Read a least and a greatest count. A greatest count above the limit `most` is replaced by `most`."""
         low, high = self._count(given, less) or 0, self._count(given, more)
         if high is not None and low > high:
             raise self._wrong(f"{less} {low} is greater than {more} {high}: no value satisfies it")
@@ -684,8 +683,8 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def depth_of(refers: Mapping[str, set[str]], start: str = "") -> int:
-    """The largest depth at which a reader is inside of definitions, if it follows references from `start`, each name
-    once.
+    """The largest number of definitions that a reader is inside at once, if it follows references from `start`, each
+    name once.
     """
     depth, seen = 0, {start}
     stack = [iter(sorted(refers.get(start, ())))]
@@ -705,7 +704,7 @@ _COUNTS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
 def check_pattern(pattern: Any) -> str:
-    """Why a grammar cannot enforce a regular expression; "" if it probably can. It is not compiled here."""
+    """The reason why a grammar cannot enforce a regular expression; "" if it probably can. It is not compiled here."""
     if not isinstance(pattern, str):
         return "it is not a string"
     if len(pattern) > MAX_PATTERN:
@@ -716,7 +715,7 @@ def check_pattern(pattern: Any) -> str:
         return "references, word boundaries"
     depth, place, counts = 0, 0, [1.0]
     inner = [1.0]  # for each open group, the most repetitions inside
-    last = 1.0  # of the part that a following count would repeat
+    last = 1.0  # repetitions inside the part that a following count would repeat
     while place < len(pattern):
         if counted := _COUNTS.match(pattern, place):
             times = float(min(int(counted[2] or counted[1]), 10**9) if len(counted[0]) < 24 else 10**9)

@@ -1,4 +1,4 @@
-"""Messages in, typed deltas out, for any number of callers at once.
+"""Assistants answer messages with streams of typed deltas, for any number of callers at once.
 
 from chatglm import load
 

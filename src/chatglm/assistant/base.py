@@ -1,6 +1,6 @@
-"""What an assistant is: how it is asked, what it answers, and all that follows from its streams alone.
+"""The interface of assistants: requests, deltas, answers, and the methods that need nothing but the streams.
 
-Whatever stands on `BaseAssistant` stands on a model of this process and on any OpenAI-compatible endpoint alike.
+Code that uses only `BaseAssistant` works with a model in this process and with any OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Usage:
-    """Numbers of tokens: of the prompt, of the prompt's tokens from the cache, and of the answer."""
+    """Numbers of tokens: in the prompt, in the answer, and how many of the prompt's tokens came from the cache."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -69,7 +69,8 @@ class TokenLogprob:
 
     Attributes:
         data: its text as bytes, which need not be whole characters.
-        alternatives: the likeliest tokens at its place, (bytes, logprob), the likeliest first.
+        logprob: natural logarithm of the probability, given the tokens before it.
+        alternatives: the most likely tokens at its position as (bytes, logprob), the most likely first.
     """
 
     data: bytes
@@ -89,7 +90,7 @@ class Start:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """More text; with `params.logprobs`, the tokens since the last text."""
+    """A piece of text; with `params.logprobs`, also the tokens since the previous piece."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -98,7 +99,7 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class CallDelta:
-    """A piece of tool call number `index`: first its id and name, then its arguments' JSON, in pieces."""
+    """A piece of tool call number `index`: first its id and name, then the JSON text of its arguments, in pieces."""
 
     index: int
     id: str = ""
@@ -109,10 +110,11 @@ class CallDelta:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of one answer (of `params.n`).
+    """The end of one of the `params.n` answers.
 
     Attributes:
-        stop: the stop sequence that ended the answer; "" if none did, or if an endpoint does not say which.
+        choice: number of the answer, from 0; all deltas have it.
+        stop: the stop sequence that ended the answer; "" if none did, or if an endpoint does not report it.
         left_out: number of the oldest turns that did not fit into the context; a turn is a user's message and
             everything up to the next one. An endpoint does not report it.
         note: a note for the caller: how much of the history was left out, and which keywords of a schema were not
@@ -137,7 +139,7 @@ class PromptToken:
     Attributes:
         data: its text as bytes, which need not be whole characters; b"" for control tokens.
         logprob: natural logarithm of the probability, given the tokens before it; None for the first token.
-        alternatives: the likeliest tokens at its place, (bytes, logprob), the likeliest first.
+        alternatives: the most likely tokens at its position as (bytes, logprob), the most likely first.
     """
 
     data: bytes
@@ -164,7 +166,7 @@ Delta = Start | TextDelta | CallDelta | PromptDelta | Finish
 
 @dataclass(frozen=True)
 class ReplicaStats:
-    """The state of one endpoint of several.
+    """The state of one endpoint of a `RemoteFleet`.
 
     Attributes:
         name: its base URL.
@@ -203,7 +205,7 @@ class Transcript:
         self._deltas: dict[int, list[Delta]] = {}
 
     def add(self, delta: Delta) -> None:
-        """Take the next delta of a stream."""
+        """Add the next delta of a stream."""
         self._deltas.setdefault(delta.choice, []).append(delta)
 
     def answers(self) -> tuple[Answer, ...]:
@@ -239,10 +241,10 @@ def _whole_call(parts: Mapping[str, str]) -> ToolCall:
     return call if same or not call.arguments else replace(call, text=parts["arguments"])
 
 
-# What a caller asks
+# Requests
 
 Messages = str | Sequence[Message | Mapping[str, Any]]
-"""A question; or a dialogue, of messages or their OpenAI form."""
+"""A question; or a dialogue: messages, or dicts in OpenAI's form."""
 
 
 class Options(TypedDict, total=False):
@@ -303,9 +305,10 @@ class Ask:
         options: Options,
         defaults: SamplingParams | None = None,
     ) -> Ask:
-        """
+        """Check the messages and options of a request.
+
         Args:
-            defaults: of `params`.
+            defaults: values of generation options that `params` does not give.
 
         Raises:
             InputError: a message or an option is wrong.
@@ -323,7 +326,7 @@ class Ask:
         changes["tools"] = ToolSpec.list_from(options.get("tools") or ())
         changes["params"] = params_of(options.get("params"), defaults)
         names = [tool.name for tool in changes["tools"]]
-        if changes.get("tool_choice") == "python" and "python" not in names:  # as GLM-4 calls the interpreter
+        if changes.get("tool_choice") == "python" and "python" not in names:  # GLM-4's name for the interpreter
             changes["tool_choice"] = INTERPRETER
         asked = cls(read, **changes)
         if asked.tool_choice not in ("auto", "none", "required", *names):
@@ -338,7 +341,7 @@ class Ask:
 
 
 def params_of(given: SamplingParams | Mapping[str, Any] | None, defaults: SamplingParams | None) -> SamplingParams:
-    """The given options; the defaults stand for those that are missing."""
+    """Options of generation as an object: `defaults` with the changes of a mapping. An object is returned unchanged."""
     return given if isinstance(given, SamplingParams) else SamplingParams.from_dict(given or {}, defaults)
 
 
@@ -357,16 +360,16 @@ Watch = Callable[["Delta | Called | Message"], None]
 MAX_ROUNDS = 8
 """Rounds of calls that are carried out, unless the caller sets another limit."""
 SAME_CALLS = 3
-"""A call that comes with the same arguments in this many rounds is not carried out any more."""
+"""A call with the same arguments is not carried out any more when it comes in this many rounds."""
 
 
 class BaseAssistant(ABC):
     """All methods of an assistant; subclasses implement the streams."""
 
     adapters: tuple[str, ...] = ()
-    """Names that `adapter` may be, besides the one that answers where none is named."""
+    """Values that the option `adapter` may have, except the adapter that answers if none is named."""
     defaults: SamplingParams
-    """What holds where the caller does not say."""
+    """Options of generation that the caller does not give."""
     context: int | None = None
     """Longest prompt and answer together, in tokens; None: unknown."""
 
@@ -378,13 +381,16 @@ class BaseAssistant(ABC):
         """Stream the answer. Closing the iterator ends the request and frees its memory.
 
         Args:
-            options: `Ask` says what they mean.
+            options: see `Ask`.
 
         Raises:
-            InputError: a message or an option is wrong; `ContextError`: the prompt is too long.
-            UnsupportedError: the model's prompts have no place for something.
+            InputError: a message or an option is wrong.
+            ContextError: the prompt is too long.
+            UnsupportedError: the model's prompt format does not support something in the request.
             QueueFullError: too many requests are waiting.
+            NumericalError: the model returned NaN or infinity.
             EngineError: the engine has stopped; the message says why.
+            ServiceError: the endpoint of a remote assistant failed, or cannot be reached.
         """
 
     @abstractmethod
@@ -402,13 +408,13 @@ class BaseAssistant(ABC):
     ) -> Generator[Delta]:
         """Continue a text (or ids), without the format of a dialogue.
 
-        The tokenizer adds its control tokens in front of a text; ids are used unchanged. The answer goes on behind the
-        prompt: a blank between the two belongs to it.
+        The tokenizer adds its control tokens in front of a text; ids are used unchanged. The answer starts directly
+        after the prompt, so a space between the two belongs to the answer. Errors are the same as of `stream`.
 
         With `params.prompt_logprobs` = k, the first delta of each answer is a `PromptDelta`: the prompt's tokens with
-        their log-probabilities and k alternatives each. Then `params.max_new_tokens` may be 0: only the prompt is
+        their log-probabilities and k alternatives for each. Then `params.max_new_tokens` may be 0: only the prompt is
         scored, and the `Finish` follows at once. If `params.logprobs` is set as well, every token of the answer has
-        its log-probability, also the stop token (as b""): prompt and answer together have one entry for each token.
+        its log-probability, including the stop token (as b""): prompt and answer have one entry for each token.
         """
 
     @abstractmethod
@@ -457,7 +463,9 @@ class BaseAssistant(ABC):
 
         Raises:
             InputError: a message or an option is wrong.
-            UnsupportedError: the model's prompts have no place for something; or only an endpoint could count them.
+            UnsupportedError: the model's prompt format does not support something in the request, or the endpoint
+                cannot count tokens.
+            ServiceError: the endpoint of a remote assistant failed, or cannot be reached.
         """
         raise UnsupportedError("the tokens of a prompt cannot be counted here: the model is at another server")
 
@@ -478,7 +486,7 @@ class BaseAssistant(ABC):
         return ""
 
     def answers(self, messages: Messages, **options: Unpack[Options]) -> tuple[Answer, ...]:
-        """All `params.n` complete answers, with the reason of their end, usage and note."""
+        """All `params.n` complete answers. Each `Answer.finish` has the reason of the end, the usage and the note."""
         transcript = Transcript()
         for delta in self.stream(messages, **options):
             transcript.add(delta)
@@ -493,7 +501,11 @@ class BaseAssistant(ABC):
         return transcript.answers()
 
     def reply(self, messages: Messages, **options: Unpack[Options]) -> Message:
-        """The answer as a message. A note becomes a UserWarning; `answers` returns more details."""
+        """The answer as a message. A note becomes a `UserWarning`; `answers` returns more details.
+
+        Raises:
+            InputError: `params.n` is not 1. Also the errors of `stream`.
+        """
         return _only(self.answers(messages, **_single(options)))
 
     async def areply(self, messages: Messages, **options: Unpack[Options]) -> Message:
@@ -525,8 +537,9 @@ class BaseAssistant(ABC):
                 answer that calls one of them is the last, after its other calls are carried out.
 
         Raises:
-            InputError: a function cannot be a tool. Also the errors of `stream`; their `dialogue` has the new
-                messages that were complete before the error.
+            ToolError: a function cannot be a tool.
+            InputError: `max_rounds` is below 1, `params.n` is not 1, or one of `tools` has the name of a function. Also
+                the errors of `stream`; their `dialogue` has the new messages that were complete before the error.
         """
         with _toolbox(functions) as box:
             rounds = Rounds(messages, box.specs, max_rounds, _single(options))
@@ -621,7 +634,7 @@ class BaseAssistant(ABC):
 
 
 async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> AsyncGenerator[Delta]:
-    """Deltas of several streams of n answers each, as they come, with consecutive numbers. An error ends them all."""
+    """Merge streams of n answers each; the answers get consecutive numbers. An error of one stream ends all of them."""
     news: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=1)
 
     async def read(number: int, deltas: AsyncGenerator[Delta]) -> None:
@@ -645,7 +658,7 @@ async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> Asy
             else:
                 yield item
     finally:
-        item = None  # an error would keep this frame, and this frame the error
+        item = None  # else an error and this frame would keep each other in memory
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -678,15 +691,18 @@ class Rounds:
     """The tool loop without any waiting, so that threads and coroutines can share it.
 
     Args:
-        tools: whose calls are carried out; those of `options` are the caller's own.
-        most: number of rounds.
+        tools: tools whose calls are carried out. The caller carries out the calls of those in `options`.
+        most: largest number of rounds.
 
     Attributes:
         new: the new messages so far.
         asked: calls of the last message that get an observation.
-        due: of them, those that are to be carried out; the others have been made too often.
+        due: those of `asked` that must be carried out; the others were made too often.
         finish: how the last message ended; None: there is no message yet.
-        go_on: whether the model is to be asked once more.
+        go_on: whether the model must be asked again.
+
+    Raises:
+        InputError: `most` is below 1, or two tools have the same name.
     """
 
     def __init__(self, messages: Messages, tools: Sequence[ToolSpec], most: int, options: Options) -> None:
@@ -718,12 +734,12 @@ class Rounds:
         if not self._left:
             made["tool_choice"] = "none"
         elif self.new and made.get("tool_choice") != "none":
-            made["tool_choice"] = "auto"  # a forced call is forced once, or it would never end
+            made["tool_choice"] = "auto"  # the call was forced once; forcing it again would never end
         return made
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Give an error the messages that were complete before it."""
+        """Put the messages that were complete before an error into its `dialogue`."""
         try:
             yield
         except ChatGLMError as error:
@@ -735,7 +751,7 @@ class Rounds:
         return delta
 
     def message(self) -> Message:
-        """The answer, which is complete now."""
+        """The answer as a message, after its last delta."""
         (answer,) = self._transcript.answers()
         self._transcript = Transcript()
         self.finish = answer.finish
@@ -752,9 +768,10 @@ class Rounds:
         return message
 
     def results(self, outcomes: Sequence[Outcome]) -> Iterator[Called | Message]:
-        """
+        """Yield the result and the observation of each call of the last message.
+
         Args:
-            outcomes: of the calls that were due.
+            outcomes: those of the calls in `due`, in the same order.
         """
         done = iter(outcomes)
         for call in self.asked:
@@ -765,7 +782,9 @@ class Rounds:
 
 
 def _with_ids(message: Message, taken: Set[str]) -> Message:
-    """Some endpoints give their calls no ids, or the same in each message, and observations could not be told apart."""
+    """Give the calls new ids if some have none, or an id was used before, as some endpoints do. Otherwise their
+    observations could not be distinguished.
+    """
     ids = {call.id for call in message.tool_calls} - {""}
     if len(ids) == len(message.tool_calls) and not ids & taken:
         return message
@@ -777,7 +796,7 @@ def _with_ids(message: Message, taken: Set[str]) -> Message:
 def _key(call: ToolCall) -> str:
     if call.cut:
         return f"{call.name}\n{call.text}"
-    arguments = json.loads(json.dumps(call.arguments))  # names of members are texts then, which can be sorted
+    arguments = json.loads(json.dumps(call.arguments))  # makes all keys strings, so that they can be sorted
     return f"{call.name}\n{json.dumps(arguments, sort_keys=True)}"
 
 

@@ -1,4 +1,4 @@
-"""The one thread that steps an engine; callers hand it requests and wait for news, each at a queue of its own."""
+"""The thread that runs an engine. Callers submit requests to it, and read the events of each from a queue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Driver", "Ticket"]
 
 @dataclass(eq=False)
 class Ticket:
-    """A request on its way through the engine, and where its news goes: a queue of this thread or of an event loop."""
+    """A request to the engine, and the queue of its events: for a thread, or for the event loop `loop`."""
 
     answers: int
     begin: Callable[[], Any]
@@ -44,20 +44,21 @@ _FORKED = "this assistant was made before a fork, and its threads are not in the
 
 
 class Driver:
-    """Owns the one thread that touches the engine. An error of the engine ends the requests that it has; then it begins
-    again, unless it does nothing but fail.
+    """Owns the only thread that uses the engine. If the engine fails, its requests fail, and it is restarted, unless it
+    has failed too often.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets: dict[int, Ticket] = {}
-        # Between "is it still running?" and an order to it. A garbage collection may release tickets while it is held.
+        # Held while it is checked that the thread runs, and an order is queued. Garbage collection may release tickets
+        # at that time, so the lock is re-entrant.
         self._lock = threading.RLock()
         self._ended = ""
         self._calls: set[Future[Any]] = set()
         self._cause: BaseException | None = None
-        self._failures: list[float] = []  # when the engine failed
+        self._failures: list[float] = []  # times of the engine's failures
         self._thread: threading.Thread | None = threading.Thread(target=self._work, name="chatglm engine", daemon=True)
         self._thread.start()
         _drivers.add(self)
@@ -67,7 +68,7 @@ class Driver:
         return self._ended
 
     def stats(self) -> EngineStats:
-        return self._engine.stats()  # counters and lengths, which the thread may be changing: each is right by itself
+        return self._engine.stats()  # each number is right, but they may be of different moments
 
     def submit(
         self,
@@ -77,12 +78,13 @@ class Driver:
         """Submit requests; the engine accepts all or none.
 
         Args:
-            asked: prompts, their parameters, and what `Engine.submit` takes besides.
-            loop: whose coroutines read the news; None: threads do.
+            asked: for each request, the prompt's ids, the options of generation, and other options of
+                `Engine.submit`.
+            loop: the event loop whose coroutines read the events; None: threads read them.
 
         Raises:
             EngineError: the thread has ended; the message says why.
-            InputError: more answers than may wait.
+            InputError: the requests want more answers than may wait at once.
         """
         self.check_size(sum(params.n for _, params, _ in asked))
         tickets = [
@@ -98,7 +100,8 @@ class Driver:
         return tickets
 
     def check(self) -> None:
-        """
+        """Check that the thread is running.
+
         Raises:
             EngineError: the thread has ended; the message says why.
         """
@@ -106,21 +109,22 @@ class Driver:
             raise EngineError(self._ended) from self._cause
 
     def check_size(self, answers: int) -> None:
-        """
+        """Check a number of answers.
+
         Raises:
-            InputError: this many answers in one request would never fit.
+            InputError: one request with so many answers could never be accepted.
         """
         self._engine.check_size(answers)
 
     def release(self, ticket: Ticket, index: int | None = None) -> None:
-        """Nobody reads this ticket's news any more; or that of one answer."""
+        """End a request whose events nobody reads any more, or only its answer number `index`."""
         if ticket.open or ticket.request is None:
             with self._lock:
                 if not self._ended:
                     self._orders.put(partial(self._abort, ticket, index))
 
     def call(self, work: Callable[[], Any]) -> Any:
-        """The result of a function that runs in the engine's thread, between two steps; it raises the function's error.
+        """Run a function in the engine's thread, between two steps. Returns its result, or raises its error.
 
         Raises:
             EngineError: the thread has ended.
@@ -142,15 +146,15 @@ class Driver:
 
     def stop(self) -> None:
         if self._thread is None:
-            return  # it is the parent process's
+            return  # the thread is in the parent process
         with self._lock:
             self._orders.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def disown(self) -> None:
-        """In the child process after a fork, where the thread does not exist: tell all who wait or will ask. Locks and
-        queues may have been in use by it, so they are not touched.
+        """Called in the child process after a fork, where the thread does not exist: all requests fail. Locks and
+        queues are replaced, because the thread may have been using the old ones.
         """
         self._thread, self._ended, self._cause = None, _FORKED, None
         self._lock, self._orders = threading.RLock(), queue.SimpleQueue()
@@ -178,7 +182,7 @@ class Driver:
                 self._begin_again(error)
 
     def _begin_again(self, error: BaseException) -> None:
-        """After an error that is not one answer's: fail what runs, and start the engine again, if that can help."""
+        """After an error of the engine: fail all its requests, and restart it, unless it has failed too often."""
         why = f"the engine stopped: {type(error).__name__}: {error}"
         now = time.monotonic()
         self._failures = [then for then in self._failures if now - then < _WINDOW] + [now]
@@ -198,7 +202,7 @@ class Driver:
         self._fail(left, why, error)
 
     def _obey(self) -> bool:
-        """Carry out what was ordered, and wait for an order if there is nothing else to do; False: stop."""
+        """Carry out the queued orders; if the engine is idle, wait for one. Returns whether the thread goes on."""
         while True:
             try:
                 order = self._orders.get(block=self._engine.idle)
@@ -214,7 +218,7 @@ class Driver:
             for ticket in tickets:
                 ticket.request = ticket.begin()
                 begun.append(ticket)
-        except BaseException as error:  # of one of these requests, not of the engine
+        except BaseException as error:  # an error of one of these requests, not of the engine
             failure = typed_error(error, "the request could not begin")
             for ticket in begun:
                 self._engine.abort(ticket.request)
@@ -226,7 +230,7 @@ class Driver:
 
     def _abort(self, ticket: Ticket, index: int | None = None) -> None:
         if id(ticket.request) not in self._tickets or index not in (None, *ticket.open):
-            return  # it is over
+            return  # it has ended already
         self._engine.abort(ticket.request, index)
         ticket.open -= ticket.open if index is None else {index}
         self._forget_if_over(ticket)
@@ -270,7 +274,7 @@ class Driver:
         if error is None:
             for ticket in left:
                 self._engine.abort(ticket.request)
-        while not self._orders.empty():  # submitted before the end, never begun
+        while not self._orders.empty():  # requests that were submitted, but not begun
             order = self._orders.get()
             if isinstance(order, partial) and order.func == self._begin:
                 left += order.args

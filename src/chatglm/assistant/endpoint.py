@@ -1,4 +1,4 @@
-"""One OpenAI-compatible endpoint: its connections, which are used again, and what goes wrong with them."""
+"""One OpenAI-compatible endpoint: reuses its connections, and reports their failures."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint"]
 
 _IDLE = 4.0  # seconds that a connection is kept; many servers (uvicorn) close it after 5
-_KEPT = 100  # connections
-_WHOLE_BYTES = 64 << 20  # of a response that is not streamed
+_KEPT = 100  # most idle connections
+_WHOLE_BYTES = 64 << 20  # most bytes of a response that is not streamed
 _REFUSAL_BYTES = 1 << 20
 
 
 class Endpoint:
-    """
+    """An OpenAI-compatible endpoint, and the connections to it.
+
     Args:
-        url: where the routes begin: `http://host:8000/v1`.
-        model: its name there; None: the first that the endpoint lists, once a request needs it.
+        url: the base URL: `http://host:8000/v1`.
+        model: the model's name at the endpoint; None: the first that the endpoint lists, when a request needs it.
         key: sent as a bearer token.
         timeout: seconds without a byte after which the endpoint counts as gone.
         connect: seconds that making a connection may take.
 
     Attributes:
-        name: host, port and path, without a password; for messages and figures.
+        name: the URL without user and password; for messages and statistics.
 
     Raises:
         DependencyError: `httpx` is not installed.
-        InputError: this is not the URL of an endpoint.
+        InputError: `url` is not the URL of an endpoint.
     """
 
     def __init__(
@@ -63,12 +64,12 @@ class Endpoint:
             raise InputError(f"{url!r:.200}: a base URL ends with its path; leave out what follows ? or #")
         self.url, self.model = url.rstrip("/"), model
         self.name = str(parsed.copy_with(userinfo=b"")).rstrip("/")
-        self._root = self.url.removesuffix("/v1")  # where routes are that are not OpenAI's
+        self._root = self.url.removesuffix("/v1")  # base URL of routes that are not OpenAI's
         self._timeout, self._connect = timeout, connect
         self._options: dict[str, Any] = {
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(timeout, connect=connect),
-            # How many ask at once is for the caller to decide.
+            # The caller decides how many requests run at once.
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_IDLE),
         }
         self._secret = secrets.token_bytes(32)
@@ -78,7 +79,7 @@ class Endpoint:
         self._closed = False
 
     def close(self) -> None:
-        """End all connections, whatever runs on them; those of the event loop that calls this, when that loop ends."""
+        """Close all connections, even those in use. Those of the calling event loop are closed when that loop ends."""
         with self._lock:
             self._closed = True
             client, self._client = self._client, None
@@ -87,17 +88,18 @@ class Endpoint:
             client.close()
         for loop, kept in others:
             if loop is not _running_loop():
-                with suppress(TimeoutError, RuntimeError):  # it hangs, or has just ended
+                with suppress(TimeoutError, RuntimeError):  # the loop hangs, or has just ended
                     asyncio.run_coroutine_threadsafe(_end(kept), loop).result(5)
 
     # Answers
 
     def read(self, question: Question) -> Generator[Delta]:
-        """The answer as it comes.
+        """Stream the answer.
 
         Raises:
             InputError, ContextError, QueueFullError: the endpoint refuses the request.
-            ServiceError: the endpoint does not answer, or fails; `status` and `sent` say how.
+            UnsupportedError: the prompt's log-probabilities were requested, and the endpoint does not return them.
+            ServiceError: the endpoint does not answer, or fails; see its `status` and `sent`.
         """
         reading, lines, begun = question.reading(self.name), Lines(self.name), time.perf_counter()
         if self.model is None:
@@ -150,13 +152,13 @@ class Endpoint:
     def _refusal(self, answer: httpx.Response, body: bytes) -> ChatGLMError:
         return refusal(self.name, answer.status_code, body, answer.headers.get("Retry-After"))
 
-    # What the endpoint says of itself
+    # Models, token counts and health
 
     def models(self) -> list[str]:
         """The names of its models.
 
         Raises:
-            ServiceError: it does not list them.
+            ServiceError: the endpoint does not list them, or has none.
         """
         with self._errors():
             return self._names(self._http().get(f"{self.url}/models"))
@@ -182,8 +184,8 @@ class Endpoint:
         """How many tokens the prompt of a dialogue has.
 
         Raises:
-            UnsupportedError: the endpoint cannot say.
-            InputError, QueueFullError, ServiceError: as `read`.
+            UnsupportedError: the endpoint has no route for this.
+            InputError, QueueFullError, ServiceError: see `read`.
         """
         if self.model is None:
             self.model = self.models()[0]
@@ -200,13 +202,13 @@ class Endpoint:
             raise ServiceError(f"{self.name}: /tokenize sent no count ({error})") from error
 
     async def acheck(self, timeout: float) -> None:
-        """Ask for its health. An endpoint without a route for that is well if it answers at all.
+        """Check the endpoint's health. An endpoint without a route for this is healthy if it answers at all.
 
         Args:
             timeout: seconds.
 
         Raises:
-            ServiceError: it does not answer, or is not well.
+            ServiceError: it does not answer, or is not healthy.
         """
         client = await self._ahttp()
         with self._errors():
@@ -215,7 +217,7 @@ class Endpoint:
             raise self._trouble(answer)
 
     def _trouble(self, answer: httpx.Response) -> ServiceError:
-        """What is wrong with a response that does not answer a caller's request."""
+        """The error for a failed request that no caller made, such as a check of the health."""
         error = self._refusal(answer, answer.content[:_REFUSAL_BYTES])
         if not isinstance(error, ServiceError):
             error = ServiceError(f"{self.name}: status {answer.status_code}: {error}")
@@ -251,7 +253,7 @@ class Endpoint:
     ) -> httpx.Request:
         headers = {"Content-Type": "application/json"}
         if question.client is not None:
-            # Another server can tell clients apart by it, and nothing more: their addresses cannot be guessed from it.
+            # With this, the other server can distinguish clients, but cannot find out their addresses.
             digest = hashlib.blake2b(question.client.encode(), key=self._secret, digest_size=16)
             headers["X-Chatglm-Client"] = digest.hexdigest()
         return client.build_request(
@@ -260,7 +262,7 @@ class Endpoint:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Whatever goes wrong on the way, as one error."""
+        """Convert all errors of a connection to `ServiceError`."""
         import httpx
 
         try:
@@ -286,11 +288,11 @@ class Endpoint:
             self._check()
             if self._client is None:
                 self._client = httpx.Client(verify=_trusted(), **self._options)
-                weakref.finalize(self, self._client.close)  # for those who do not close
+                weakref.finalize(self, self._client.close)  # if the caller does not close it
             return self._client
 
     async def _ahttp(self) -> httpx.AsyncClient:
-        """A client belongs to one event loop, an endpoint to none."""
+        """The HTTP client for the running event loop: a client can be used in only one loop."""
         import httpx
 
         loop = asyncio.get_running_loop()
@@ -311,8 +313,8 @@ class Endpoint:
 
 
 class _Tries:
-    """A connection that is used again may have been closed by the server meanwhile; then a request is sent once more.
-    On a connection that was made for it, it is not: the server has got it.
+    """Decides whether a failed request is sent again. A reused connection may have been closed by the server meanwhile;
+    then the request is sent again. On a new connection it is not, because the server may have received it.
     """
 
     def __init__(self) -> None:
@@ -331,7 +333,7 @@ class _Tries:
 
 
 def _stale() -> tuple[type[Exception], ...]:
-    """What happens on a connection that was used again, and that the server had closed meanwhile."""
+    """The errors of a reused connection that the server had closed meanwhile."""
     import httpx
 
     return (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
@@ -339,14 +341,14 @@ def _stale() -> tuple[type[Exception], ...]:
 
 @functools.cache
 def _trusted() -> ssl.SSLContext:
-    """Reading the certificates takes a tenth of a second, which is too long for every client."""
+    """The trusted certificates. Reading them takes a tenth of a second, too long to do for each client."""
     import httpx
 
     return httpx.create_ssl_context()
 
 
 async def _until_closed(client: httpx.AsyncClient) -> AsyncGenerator[None]:
-    """An event loop closes its asynchronous generators when it ends, and so this client's connections."""
+    """Close a client when this generator is closed. An event loop closes its asynchronous generators when it ends."""
     try:
         yield
     finally:
@@ -354,7 +356,7 @@ async def _until_closed(client: httpx.AsyncClient) -> AsyncGenerator[None]:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """Of this thread."""
+    """The event loop that runs in this thread; None: there is none."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

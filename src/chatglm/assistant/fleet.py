@@ -1,9 +1,9 @@
 """Several endpoints with the same model as one assistant: each dialogue stays at one of them, and moves to another if
 that one fails.
 
-Which endpoint a dialogue belongs to follows from its first messages alone (rendezvous hashing), so its prefix cache is
-found again, and every server in front of the same endpoints agrees. Where the endpoint does not answer, or has much
-more to do than the others, the next in the dialogue's order takes over.
+The endpoint is chosen by a hash of the dialogue's first messages only (rendezvous hashing). So every turn finds the
+prefix cache of the turns before, and all servers in front of the same endpoints make the same choice. If the endpoint
+does not answer, or has many more requests than the others, the next one in the dialogue's order answers.
 """
 
 from __future__ import annotations
@@ -36,28 +36,29 @@ __all__ = ["Breaker", "Checks", "RemoteFleet"]
 
 log = logging.getLogger("chatglm.fleet")
 
-# A dialogue moves to another endpoint when its own has this many times the average of running requests, and some more.
+# An endpoint is too busy if it has more running requests than _BUSY_FACTOR times the average plus _BUSY_MORE.
 _BUSY_FACTOR, _BUSY_MORE = 1.25, 2
 _BROKEN = 2
-"""This many endpoints may fail during the same request. It may be the cause, so it is not sent to more."""
+"""If this many endpoints fail during the same request, it is not sent to others, because it may be the cause."""
 _NOT_TAKEN = (401, 403, 404, 405, 503)
-"""Statuses of an endpoint that has not begun with the request."""
+"""Statuses of an endpoint that has not started the request."""
 _LOST = (0, 502, 504)
-"""Statuses of an endpoint (0: none) that may have begun with it."""
-_TEXT_START, _IDS_START = 64, 32  # of a text: characters and tokens that decide where it goes
+"""Statuses of an endpoint that may have started the request (0: no response)."""
+_TEXT_START, _IDS_START = 64, 32  # the first characters or ids of a prompt, which decide where it goes
 
 
 @dataclass(frozen=True)
 class Checks:
-    """How endpoints are watched. Times in seconds.
+    """How endpoints are checked. Times are in seconds.
 
     Attributes:
-        every: between two checks of an endpoint, give or take a quarter.
-        timeout: of a check.
+        every: time between two checks of an endpoint, varied at random by up to a quarter.
+        timeout: limit for the answer to a check.
         missed: after this many checks in a row without an answer, the endpoint counts as gone: requests that wait there
-            for the first part of an answer are sent to another.
-        failures: after this many failed requests in a row, the endpoint gets none for `pause`; then one, as a trial.
-        pause: the first time; it doubles with every trial that fails, up to `longest_pause`.
+            for the first part of an answer are sent to another one.
+        failures: after this many failed requests in a row, the endpoint gets no requests for `pause`, then one as a
+            trial.
+        pause: length of the first pause; it doubles with every failed trial, up to `longest_pause`.
         connect: limit for making a connection.
     """
 
@@ -71,9 +72,10 @@ class Checks:
 
 
 class Breaker:
-    """Whether an endpoint whose requests fail gets another one.
+    """A circuit breaker: decides whether an endpoint gets requests.
 
-    Closed: yes. Open, after some failures in a row: no. Half-open, after a pause: one, and its result decides.
+    Closed: it gets them. Open, after some failures in a row: it gets none. Half-open, after a pause: it gets one, whose
+    result decides.
     """
 
     def __init__(self, checks: Checks, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,12 +91,12 @@ class Breaker:
         return self._until is not None and (self._trial or self._clock() < self._until)
 
     def begin(self) -> None:
-        """A request is sent."""
+        """Note that a request is sent."""
         if self._until is not None:
             self._trial = True
 
     def end(self, well: bool | None) -> None:
-        """Its result. None: it says nothing about the endpoint."""
+        """Note whether the request succeeded. None: its end says nothing about the endpoint."""
         tried, self._trial = self._trial, False
         if well:
             self._failures, self._until, self._pause = 0, None, self._checks.pause
@@ -107,14 +109,14 @@ class Breaker:
 
 
 class _Replica:
-    """An endpoint, and what is known of it."""
+    """An endpoint and its state."""
 
     def __init__(self, endpoint: Endpoint, checks: Checks) -> None:
         self.endpoint, self.name = endpoint, endpoint.name
         self.breaker = Breaker(checks)
         self.known = False  # whether a check has been answered
-        self.trouble = ""  # why it gets no requests; "" if it does
-        self.gone = False  # whether it is silent, so that no request need wait for it
+        self.trouble = ""  # why it gets no requests; "" if it gets them
+        self.gone = False  # whether it does not answer checks; then no request waits for it
         self.missed = 0
         self.running = self.requests = self.failures = 0
         self.waiting: set[asyncio.Future[None]] = set()
@@ -124,7 +126,7 @@ class _Replica:
         return self.trouble or ("its requests fail" if self.breaker.open else "")
 
     def note(self, trouble: str) -> None:
-        """Remember why it gets no requests ("": it does), and log what is new."""
+        """Store the reason why it gets no requests ("": it gets them), and log a change."""
         if trouble and not self.trouble:
             log.warning("%s gets no requests: %s", self.name, trouble)
         elif self.trouble and not trouble:
@@ -135,16 +137,16 @@ class _Replica:
         return hashlib.blake2b(self.endpoint.url.encode(), key=key, digest_size=16).digest()
 
     def release(self) -> None:
-        """Send those who wait here elsewhere."""
+        """Let requests that wait for this endpoint go to another one."""
         for future in list(self.waiting):
             try:
                 future.get_loop().call_soon_threadsafe(_wake, future)
-            except RuntimeError:  # that loop has ended, and its readers with it
+            except RuntimeError:  # the loop has ended, so nobody waits in it
                 continue
 
 
 class RemoteFleet(BaseAssistant):
-    """`RemoteAssistant` over several endpoints that have the same model.
+    """A `RemoteAssistant` with several endpoints that have the same model.
 
     Args:
         urls: base URLs of the endpoints, as for `RemoteAssistant`.
@@ -152,10 +154,11 @@ class RemoteFleet(BaseAssistant):
         key: sent to all as a bearer token.
         timeout: seconds without a byte after which an answer counts as lost.
         defaults: options of generation that the caller does not give; options with their default value are not sent.
+        checks: how the endpoints are checked.
 
     Raises:
         DependencyError: `httpx` is not installed.
-        InputError: a URL is wrong, or given twice.
+        InputError: there is no URL, or one is wrong or given twice.
     """
 
     def __init__(
@@ -269,7 +272,7 @@ class RemoteFleet(BaseAssistant):
                         raise
                     refused = error
                 except ChatGLMError:
-                    well = True  # it is the request that is wrong
+                    well = True  # the request is wrong, not the endpoint
                     raise
                 finally:
                     self._end(replica, well)
@@ -279,13 +282,13 @@ class RemoteFleet(BaseAssistant):
                 raise failed
             raise ServiceError(self.problem() or "no endpoint answers")
         finally:
-            refused = failed = None  # an error keeps this frame, which keeps the request
+            refused = failed = None  # an error keeps this frame in memory, and with it the request
 
     async def _first(self, replica: _Replica, deltas: AsyncGenerator[Delta]) -> Delta:
         """The first part of an answer.
 
         Raises:
-            ServiceError: the endpoint is gone, or refuses to answer.
+            ServiceError: the endpoint is gone. Also the errors of `Endpoint.read`.
         """
         reading = asyncio.ensure_future(anext(deltas))
         lost = asyncio.get_running_loop().create_future()
@@ -302,12 +305,12 @@ class RemoteFleet(BaseAssistant):
             if not reading.done():
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
-            del reading  # which keeps its error, as the error keeps this frame
+            del reading  # else its error and this frame would keep each other in memory
 
     def _next(self, key: bytes, tried: Sequence[_Replica]) -> _Replica | None:
-        """The endpoint to ask now, which is counted as asked; None: there is none left.
+        """Choose the next endpoint for a request, and count the request there; None: none is left.
 
-        Those with a known problem come last: what is known may be out of date, and nothing else is left then.
+        Endpoints with a known problem come last. They are tried because the problem may be over.
         """
         with self._lock:
             left = sorted((one for one in self._replicas if one not in tried), key=lambda one: one.rank(key))
@@ -321,16 +324,16 @@ class RemoteFleet(BaseAssistant):
             return chosen
 
     def _busy(self, one: _Replica) -> bool:
-        """Whether it has much more to do than the average."""
+        """Whether an endpoint has many more running requests than the average."""
         loads = [other.running for other in self._replicas if other is one or not other.problem]
         return one.running > _BUSY_FACTOR * sum(loads) / len(loads) + _BUSY_MORE
 
     def _note_failure(self, replica: _Replica, error: ServiceError) -> bool:
-        """Remember how a request has failed. Returns whether the endpoint may have failed because of it."""
+        """Store the failure of a request. Returns whether the request may have caused the endpoint to fail."""
         if error.sent and error.status != 503:
             return error.status in _LOST and not replica.gone
         with self._lock:
-            if not replica.trouble:  # until a check finds it well
+            if not replica.trouble:  # stays until a check succeeds
                 replica.note("it takes no requests (status 503)" if error.sent else "it cannot be reached")
         return False
 
@@ -340,13 +343,13 @@ class RemoteFleet(BaseAssistant):
             replica.failures += well is False
             replica.breaker.end(well)
 
-    # What is known of the endpoints
+    # State of the endpoints
 
     async def _find_model(self) -> str:
-        """The model's name, which all endpoints are asked for.
+        """The model's name in the requests to all endpoints.
 
         Raises:
-            ServiceError: no endpoint says which models it has.
+            ServiceError: no endpoint lists its models.
         """
         if self._model is None:
             failed: ServiceError | None = None
@@ -375,7 +378,7 @@ class RemoteFleet(BaseAssistant):
             await asyncio.sleep(self._checks.every * random.uniform(0.75, 1.25))
 
     async def _check(self, replica: _Replica) -> None:
-        """See whether an endpoint is well, and, where that is news, whether it has the model."""
+        """Check the health of an endpoint, and, if it was not healthy before, also whether it has the model."""
         trouble, gone = "", False
         try:
             await replica.endpoint.acheck(self._checks.timeout)
@@ -399,7 +402,7 @@ class RemoteFleet(BaseAssistant):
                 replica.release()
 
     async def _mismatch(self, replica: _Replica) -> str:
-        """Why an endpoint that is well cannot answer for the model; "" if it can."""
+        """The reason why a healthy endpoint cannot answer for the model; "" if it can."""
         try:
             model = await self._find_model()
             names = await replica.endpoint.amodels()
@@ -416,7 +419,7 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 def _key_of_dialogue(ask: Ask) -> bytes:
-    """What stays the same from turn to turn: the messages up to the first question."""
+    """A hash of the part of a dialogue that is the same in all its turns: the messages up to the first question."""
     found = hashlib.blake2b(digest_size=32)
     for message in staged(ask.messages, ask.persona):
         found.update(f"{message.role}\0{message.content}\0".encode("utf-8", "surrogatepass"))
@@ -431,7 +434,7 @@ def _key_of_text(prompt: str | Sequence[int]) -> bytes:
 
 
 class _Background:
-    """An event loop in a thread: for checks, and for callers that have none."""
+    """An event loop in a thread: for checks, and for callers without an event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -451,15 +454,16 @@ class _Background:
             self._loop.close()
 
     def close(self) -> None:
-        """End whatever runs."""
+        """Cancel everything that runs, and end the thread."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Future[None]:
-        """
+        """Run a coroutine in the loop.
+
         Returns:
-            Its result. Cancelling this ends it.
+            a future of its end. Cancelling the future cancels the coroutine.
 
         Raises:
             ServiceError: the loop has ended.
@@ -469,7 +473,7 @@ class _Background:
         return asyncio.run_coroutine_threadsafe(work(), self._loop)
 
     def read(self, deltas: AsyncGenerator[Delta]) -> Generator[Delta]:
-        """The deltas for a thread. Closing this closes them."""
+        """Read deltas from outside the loop. Closing this generator closes `deltas`."""
         inbox: queue.SimpleQueue[Delta | Exception | None] = queue.SimpleQueue()
 
         async def pump() -> None:

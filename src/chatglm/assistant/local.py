@@ -1,5 +1,6 @@
-"""`Assistant`: a model of this process. The only place where text, ids and tools meet: a `ChatFormat` makes the prompt
-and reads the reply, the engine turns ids into ids."""
+"""`Assistant`: an assistant with a model in this process. Only this module combines text, ids and tools: a `ChatFormat`
+makes the prompt and reads the reply, and the engine generates ids.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +58,12 @@ if TYPE_CHECKING:
 __all__ = ["Assistant"]
 
 _LEAD = " ?"
-"""SentencePiece begins every text with a blank."""
+"""Grammars allow a space before a text, because SentencePiece begins every text with one."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A prompt ready for the engine, and how to read what comes."""
+    """A prompt for the engine, and how to read the reply."""
 
     ids: list[int]
     params: SamplingParams
@@ -74,15 +75,15 @@ class _Plan:
     parallel_calls: bool = True
     note: str = ""
     left_out: int = 0  # turns
-    uncounted: Callable[[int], bool] | None = None  # tokens that do not count where the reply begins with them
+    uncounted: Callable[[int], bool] | None = None  # tells tokens that are not counted before the text
     client: str | None = None
     text: str | None = None  # the prompt as it was given; None: it was given as messages or ids
     start: bool = False  # whether the answers begin with a `Start`
-    stops: tuple[str, ...] = ()  # stop sequences of the caller's; a format may have more
+    stops: tuple[str, ...] = ()  # the caller's stop sequences; the format may have more
 
     @property
     def asked(self) -> tuple[list[int], SamplingParams, dict[str, Any]]:
-        """For `Driver.submit`."""
+        """The request for `Driver.submit`: ids, options of generation, other options."""
         options = {
             "stop_ids": self.stop_ids,
             "constraint": self.constraint,
@@ -94,7 +95,7 @@ class _Plan:
 
 
 class _PlainText:
-    """Reads a reply that is text and nothing else; as `Parser` does."""
+    """Reads a reply as plain text, with the methods of `Parser`."""
 
     def __init__(self, tokenizer: Any, goes_on: bool) -> None:
         self._decoder = StreamDecoder(tokenizer, goes_on=goes_on)
@@ -110,7 +111,7 @@ class _PlainText:
 
 
 class _Choice:
-    """One answer: tokens in, deltas out."""
+    """Turns the tokens of one answer into deltas."""
 
     def __init__(self, plan: _Plan, number: int, token_bytes: Callable[[int], bytes]) -> None:
         self._plan, self._number, self._token_bytes = plan, number, token_bytes
@@ -122,11 +123,11 @@ class _Choice:
         self._calls = 0
         self._tokens = 0
         self._said: list[TokenLogprob] = []  # tokens whose text was not passed on
-        # A parser takes blanks in front of the text away. Plain text keeps them, and their tokens.
+        # A parser removes spaces in front of the text. Plain text keeps them and their tokens.
         self._spoken = isinstance(self._parser, _PlainText)
-        self._whole = plan.params.prompt_logprobs is not None  # every token is told, also one that adds no text
+        self._whole = plan.params.prompt_logprobs is not None  # every token is reported, even if it adds no text
         self._begun = False
-        self._asked, self._first = time.perf_counter(), 0.0  # when it was asked; seconds to the first token
+        self._asked, self._first = time.perf_counter(), 0.0  # time of the request; seconds to the first token
         self.finished = False
 
     def take(self, event: Event) -> Iterator[Delta]:
@@ -189,7 +190,7 @@ class _Choice:
         if not text:
             return
         said, self._said = self._said, []
-        if not self._spoken:  # leading blanks do not belong to the text
+        if not self._spoken:  # leading spaces do not belong to the text
             while said and not said[0].data.strip():
                 del said[0]
         if self._ends.stopped:  # nor does the stop string
@@ -200,10 +201,10 @@ class _Choice:
         yield TextDelta(text, tuple(said), self._number)
 
     def _call(self, name: str, arguments: str) -> Iterator[Delta]:
-        """More of a call.
+        """Yield a piece of a tool call.
 
         Args:
-            name: "" if it has begun.
+            name: the name, at the beginning of a call; then "".
         """
         self._said = []
         if name:
@@ -214,7 +215,7 @@ class _Choice:
             yield CallDelta(self._calls - 1, arguments=arguments, choice=self._number)
 
     def _note(self, token: int, entry: Draw) -> None:
-        assert entry.logprob is not None  # they were asked for
+        assert entry.logprob is not None  # the request asked for logprobs
         self._said.append(TokenLogprob(self._token_bytes(token), entry.logprob, self._likeliest(entry)))
 
     def _likeliest(self, entry: Draw) -> tuple[tuple[bytes, float], ...]:
@@ -222,7 +223,7 @@ class _Choice:
 
     @property
     def _stop(self) -> str:
-        """Which of the caller's stop sequences was met."""
+        """The caller's stop sequence that ended the text; "" if none did."""
         return self._ends.met if self._ends.met in self._plan.stops else ""
 
     def _finish(self, reason: Literal["stop", "length"], event: Event) -> Finish:
@@ -236,7 +237,7 @@ class _Choice:
 
 
 def _held_back(plan: _Plan) -> int:
-    """How many characters of the opening a parser does not pass on before it has seen what follows them."""
+    """How many characters of the opening a parser holds back until more text follows."""
     parser = plan.parser()
     for token in plan.opening:
         parser.feed(token)
@@ -245,10 +246,10 @@ def _held_back(plan: _Plan) -> int:
 
 
 class _Reading:
-    """A request's news in, deltas out.
+    """Turns the events of a request into deltas.
 
     Args:
-        end: is told the number of an answer that needs no more tokens, while others do.
+        end: called with the number of an answer that needs no more tokens while other answers still do.
     """
 
     def __init__(self, plan: _Plan, token_bytes: Callable[[int], bytes], end: Callable[[int], None]) -> None:
@@ -272,7 +273,7 @@ class _Reading:
             except StopIteration:
                 break
             except BaseException as error:
-                raise typed_error(error, "the answer could not be read")  # noqa: B904  (it has its cause)
+                raise typed_error(error, "the answer could not be read")  # noqa: B904  (its cause is set)
             yield delta
         if choice.finished and news.finish is None and not self.done:
             self._end(news.index)
@@ -306,7 +307,7 @@ class Assistant(BaseAssistant):
         self._driver = Driver(engine)
         self._grammars: Grammars | None = None
         self._compiling = threading.Lock()
-        self._closer = weakref.finalize(self, self._driver.stop)  # also when it is forgotten, or Python ends
+        self._closer = weakref.finalize(self, self._driver.stop)  # also at garbage collection and at exit
 
     @classmethod
     def load(
@@ -330,7 +331,9 @@ class Assistant(BaseAssistant):
 
         Raises:
             CheckpointError, TokenizerError, DependencyError: see `loading.load_parts`.
-            InputError: see `Engine`; the draft model has another vocabulary, or `speculate` is given with it.
+            InputError: an option is wrong (see `Engine`), the draft model has another vocabulary, or `speculate` is
+                given together with `draft`.
+            UnsupportedError: generation_config.json asks for something that is not supported, such as beams.
         """
         from chatglm.engine.engine import Engine
         from chatglm.loading import load_to_answer
@@ -362,11 +365,11 @@ class Assistant(BaseAssistant):
         """Add a LoRA adapter to the model, between two steps of the engine, which waits meanwhile.
 
         Returns:
-            its name for requests (`adapter`); no other adapter of this assistant ever had this name.
+            the adapter's name for requests (`adapter`). Each name is used only once.
 
         Raises:
-            CheckpointError, ConfigError: the folder is damaged, or was made for another model; nothing has changed.
-            UnsupportedError: it is another kind of adapter, or the engine was not made with `adaptable`.
+            CheckpointError, ConfigError: the folder is damaged, or was made for another model; nothing is changed.
+            UnsupportedError: the adapter is of an unsupported kind, or the engine was not made with `adaptable`.
         """
         self._engine.check_adaptable()
         name = f"adapter_{next(self._numbers)}"
@@ -460,7 +463,7 @@ class Assistant(BaseAssistant):
         self._driver.check()
         asked = params_of(params, self.defaults)
         answers, most = len(prompts) * asked.n, self._engine.max_waiting
-        if answers > most:  # nor would they fit later
+        if answers > most:  # they would not fit later either
             raise InputError(
                 f"prompt: {answers} answers are wanted (prompts: {len(prompts)}, n: {asked.n}); one request may ask "
                 f"for at most {most}"
@@ -473,7 +476,7 @@ class Assistant(BaseAssistant):
                 async for delta in deltas:
                     yield delta
         finally:
-            for ticket in tickets:  # also those that were never read
+            for ticket in tickets:  # also tickets that were never read
                 self._driver.release(ticket)
 
     def _read(self, plan: _Plan) -> Generator[Delta]:
@@ -487,7 +490,7 @@ class Assistant(BaseAssistant):
 
     async def _aread(self, make: Callable[[], _Plan]) -> AsyncGenerator[Delta]:
         self._driver.check()
-        # A long history takes a while to tokenise, a schema to compile: not in the event loop.
+        # Tokenising a long history or compiling a schema takes long and would block the event loop.
         plan = await asyncio.to_thread(make)
         (ticket,) = self._driver.submit([plan.asked], asyncio.get_running_loop())
         async with aclosing(self._afollow(plan, ticket)) as deltas:
@@ -578,7 +581,7 @@ class Assistant(BaseAssistant):
         )
 
     def _opening(self, ask: Ask) -> list[int]:
-        """Ids that the reply begins with, whatever the model would say. They belong to the prompt."""
+        """Ids that every reply to this request begins with. They are added to the prompt."""
         structured = output_of(ask.response_format).kind != "text"
         if ask.prefill:
             if structured:
@@ -595,11 +598,11 @@ class Assistant(BaseAssistant):
         return [tool for tool in ask.tools if ask.tool_choice in ("auto", "required", tool.name)]
 
     def _held_to(self, ask: Ask) -> Constraint | None:
-        """What the reply may be, after its opening."""
+        """The constraint on the reply after its opening; None: any text."""
         output = output_of(ask.response_format)
-        if ask.prefill:  # which is text
+        if ask.prefill:  # then the reply is text
             return None
-        if ask.tool_choice not in ("auto", "none"):  # a call, and so no text
+        if ask.tool_choice not in ("auto", "none"):  # the reply is a call, not text
             tools = self._callable(ask)
             grammar = self.format.call_grammar(tools, len(tools) == 1)
             return self._constraint(lambda make: [make.call_form(grammar.text, _LEAD)])
@@ -614,7 +617,9 @@ class Assistant(BaseAssistant):
         )
 
     def _begun(self, ask: Ask) -> Constraint | None:
-        """A reply that begins as a call is one; None where the tools' grammar is too large to hold it to that."""
+        """The constraint that a reply which begins like a call is a valid call; None if the tools' grammar is too
+        large.
+        """
         calls, grammars = self.format.call_grammar(ask.tools, lenient=True), self._all_grammars()
         names = [self.format.header(tool) for tool in ask.tools]
         try:
@@ -625,12 +630,12 @@ class Assistant(BaseAssistant):
             return None
 
     def _constraint(self, forms: Callable[[Grammars], Sequence[Form]]) -> Constraint:
-        """Text of one of these forms."""
+        """The constraint that the text has one of these forms."""
         grammars = self._all_grammars()
         return grammars.constraint(*forms(grammars))
 
     def _all_grammars(self) -> Grammars:
-        """What the vocabulary needs for constraints, made with the first."""
+        """The `Grammars` of this vocabulary, made for the first constraint."""
         with self._compiling:
             if self._grammars is None:
                 from chatglm.engine.constraint import Grammars
@@ -641,15 +646,25 @@ class Assistant(BaseAssistant):
             return self._grammars
 
     def _fitting(self, ask: Ask, form: ChatFormat, limit: int, more: int) -> tuple[list[int], int, int]:
-        """The prompt's ids with as many of the latest turns as fit, how many were left out, and of how many."""
+        """Make a prompt with as many of the latest turns as fit.
+
+        Args:
+            more: number of tokens that are added to the prompt.
+
+        Returns:
+            the prompt's ids, the number of turns left out, and the number of all turns (0 if all fit at once).
+
+        Raises:
+            ContextError: the prompt is too long.
+        """
         prompt = partial(form.prompt, tools=ask.tools)
         ids = prompt(ask.messages)
-        # An answer may need this much; where fewer tokens are asked for, no more.
+        # Turns are left out until this many tokens are free for the answer.
         room = min(ask.params.max_new_tokens or limit, limit // 4)
         if len(ids) + more + (room if ask.trim else 1) <= limit:
             return ids, 0, 0
         lead, turns = _turns(ask.messages)
-        low, high = 0, len(turns) - 1  # of the oldest turns, how many are left out
+        low, high = 0, len(turns) - 1  # least and greatest number of old turns to leave out
         if ask.trim:
             while low < high:
                 middle = (low + high) // 2
@@ -681,7 +696,9 @@ def _form(grammars: Grammars, output: Output, lead: str) -> Form:
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """Leading system messages, which always stay, and turns: what a user said, and all until the next."""
+    """Split a dialogue into leading system messages, which always stay, and turns: a user's messages and all that
+    follows until the next user's message.
+    """
     start = next((n for n, message in enumerate(messages) if message.role != "system"), len(messages))
     turns: list[list[Message]] = []
     for before, message in zip([None, *messages[start:]], messages[start:], strict=False):
@@ -691,8 +708,8 @@ def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Messag
 
 
 def _is_blank(tokenizer: Vocabulary, token: int) -> bool:
-    """Whether a token is nothing but blanks. A reply begins with such tokens, and no caller sees them: ChatGLM3 and
-    GLM-4 write an empty line of metadata, SentencePiece a blank.
+    """Whether a token is only white space. Replies begin with such tokens, which callers do not see: ChatGLM3 and GLM-4
+    write an empty line of metadata, SentencePiece a space.
     """
     try:
         return tokenizer.token_bytes(token).decode().isspace()

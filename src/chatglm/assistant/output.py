@@ -1,4 +1,4 @@
-"""What the text of an answer must be: `response_format`, read."""
+"""Reads `response_format`: the form that the text of an answer must have."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Output:
     """The form of an answer's text.
 
     Attributes:
-        schema: of `json`.
-        source: of `regex` and `grammar`, its text.
+        schema: the schema, if `kind` is `json`.
+        source: the text of the regular expression or grammar, if `kind` is `regex` or `grammar`.
         dropped: keywords of the schema that are not enforced.
     """
 
@@ -36,13 +36,13 @@ class Output:
 def output_of(response_format: Mapping[str, Any] | None) -> Output:
     """Read a `response_format`.
 
-    OpenAI's `text`, `json_object` and `json_schema` (name, description and strict may be missing); `json_object` with a
-    `schema`, and `json_schema` with `schema` beside it, as llama.cpp, Together and Fireworks have them; `regex` with
-    `pattern`; `grammar` with `grammar`. Without `strict: true`, keywords of a schema that cannot be enforced are
-    dropped.
+    Known types: OpenAI's `text`, `json_object` and `json_schema` (name, description and strict may be missing);
+    `json_object` with a `schema`, and `json_schema` with a `schema` beside `type`, as in llama.cpp, Together and
+    Fireworks; `regex` with `pattern`; `grammar` with `grammar`. Without `strict: true`, keywords of a schema that
+    cannot be enforced are dropped.
 
     Raises:
-        InputError: it is none of these.
+        InputError: it has another form, or its schema is not a valid JSON schema.
         UnsupportedError: a schema is too large, or a strict one has keywords that cannot be enforced.
     """
     if response_format is None:

@@ -1,4 +1,4 @@
-"""An assistant at the end of a wire: any OpenAI-compatible endpoint (vLLM, SGLang, another `chatglm serve`)."""
+"""An assistant whose model is behind an OpenAI-compatible endpoint (vLLM, SGLang, another `chatglm serve`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""OpenAI's HTTP interface as its client speaks it: questions to request bodies, responses to deltas.
+"""The client side of OpenAI's HTTP interface: makes the bodies of requests, and reads deltas from responses.
 
-Servers (vLLM, SGLang, llama.cpp, another `chatglm serve`, the cloud's) differ in what they leave out or send as null.
+Servers (vLLM, SGLang, llama.cpp, another `chatglm serve`, cloud services) differ in the fields that they leave out or
+send as null.
 """
 
 from __future__ import annotations
@@ -38,21 +39,22 @@ from chatglm.params import SamplingParams
 __all__ = ["MISREAD", "Lines", "Question", "Reading", "refusal"]
 
 MISREAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
-"""What is raised where JSON has another form than OpenAI's."""
+"""Exceptions while reading JSON that does not have OpenAI's form."""
 
-# Of the options that are not OpenAI's, those that vLLM and SGLang know, by their names.
+# Options that have another name in requests: OpenAI's, or that of vLLM and SGLang.
 _NAMES = {"max_new_tokens": "max_tokens", "stop_ids": "stop_token_ids", "min_new_tokens": "min_tokens"}
 _LINE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request, apart from the name of the model that is to answer it.
+    """A request, without the name of the model.
 
     Attributes:
-        route: below the base URL.
-        params: that it asks for.
-        client: for whom it is asked, for a fair share among others.
+        route: path below the base URL.
+        body: JSON body of the request, without `model`.
+        params: options of generation in the request.
+        client: identifies the caller, so that the endpoint can share fairly between callers.
     """
 
     route: str
@@ -62,9 +64,10 @@ class Question:
 
     @classmethod
     def of_dialogue(cls, ask: Ask) -> Question:
-        """
+        """A request for the answer to a dialogue.
+
         Raises:
-            UnsupportedError: something has no form in OpenAI's interface.
+            UnsupportedError: OpenAI's interface has no field for something in it.
         """
         if ask.prefill:
             raise UnsupportedError(
@@ -88,22 +91,25 @@ class Question:
     def of_text(
         cls, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None, client: str | None
     ) -> Question:
-        """
+        """A request for the continuation of a text or ids.
+
         Raises:
-            UnsupportedError: as `of_dialogue`.
+            UnsupportedError: OpenAI's interface has no field for one of the options.
         """
         body = _common(params, adapter)
         body["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         if params.logprobs is not None:
             body["logprobs"] = params.logprobs
         if params.prompt_logprobs is not None:
-            del body["stream_options"]  # only a whole answer says which of its tokens are the prompt's
+            del body["stream_options"]  # only a whole response shows which tokens are the prompt's
             body |= {"stream": False, "echo": True, "logprobs": max(params.prompt_logprobs, params.logprobs or 0)}
         return cls("completions", body, params, client)
 
     @property
     def counted(self) -> Mapping[str, Any]:
-        """The request that counts the prompt's tokens (`/tokenize` of vLLM and `chatglm serve`), without the model."""
+        """The body of a request that counts the prompt's tokens (`/tokenize` of vLLM, `chatglm serve`), without the
+        model.
+        """
         return {name: self.body[name] for name in ("messages", "tools") if name in self.body}
 
     @property
@@ -112,33 +118,35 @@ class Question:
         return bool(self.body["stream"])
 
     def sent(self, model: str) -> bytes:
-        """The body as it goes over the wire."""
+        """The body of the request as JSON."""
         return json.dumps({"model": model, **self.body}, ensure_ascii=False, separators=(",", ":")).encode(
             "utf-8", "surrogatepass"
         )
 
     def reading(self, url: str) -> Reading:
-        """
+        """The reader for a streamed response.
+
         Args:
-            url: of the server, for errors.
+            url: address of the server, for errors.
         """
         return Reading(url, self.params.n, "messages" in self.body)
 
     def whole(self, url: str, data: bytes, seconds: float) -> Iterator[Delta]:
-        """The deltas of answers that came whole, with the prompt in front and log-probabilities of both.
+        """The deltas of a response that is not streamed: the prompt and each answer, with log-probabilities of both.
 
         Args:
-            url: of the server, for errors.
-            seconds: that they took.
+            url: address of the server, for errors.
+            data: body of the response.
+            seconds: time from the request to the response.
 
         Raises:
-            UnsupportedError: the server did not give the prompt back.
-            ServiceError: this is not such a response.
+            UnsupportedError: the server did not return the prompt.
+            ServiceError: the response does not have OpenAI's form.
         """
         try:
             said = json.loads(data)
             choices, usage = said["choices"], _usage_of(said["usage"])
-            prompt = int(said["usage"]["prompt_tokens"])  # which must be there: it says where the answer begins
+            prompt = int(said["usage"]["prompt_tokens"])  # required: tells where the answer begins
             for choice in choices:
                 number, count = int(choice.get("index") or 0), len(choice["logprobs"]["tokens"])
                 yield from self._texts(url, choice, prompt, number)
@@ -155,7 +163,7 @@ class Question:
             raise ServiceError(f"{url}: its answer is not in the form of OpenAI's completions ({error})") from error
 
     def _texts(self, url: str, choice: Mapping[str, Any], own: int, number: int) -> Iterator[Delta]:
-        """The prompt of `own` tokens, and what follows it."""
+        """The prompt, which has `own` tokens, and the text after it."""
         given, text, asked = choice["logprobs"], whole_text(str(choice["text"])), self.body["prompt"]
         tokens = [_bytes(token) for token in given["tokens"]]
         if len(tokens) < own or (isinstance(asked, str) and not text.startswith(asked)):
@@ -200,7 +208,7 @@ _INTERPRETER = {
         "parameters": {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
     },
 }
-"""The code interpreter, for endpoints that know functions only. `chatglm serve` knows what is meant."""
+"""The code interpreter as a function, for endpoints that know only functions. `chatglm serve` recognises it."""
 
 
 def _function(tool: ToolSpec) -> Mapping[str, Any]:
@@ -208,24 +216,27 @@ def _function(tool: ToolSpec) -> Mapping[str, Any]:
 
 
 def _without_extras(message: Message) -> dict[str, Any]:
-    """A message as every endpoint knows it.
+    """A message with the fields that every endpoint knows.
 
     Raises:
-        UnsupportedError: it has more than that.
+        UnsupportedError: it has metadata or tools, which other endpoints do not know.
     """
     data = message.to_dict()
     for name in ("metadata", "tools"):
         if name in data:
-            raise UnsupportedError(f"messages: {name} of a message is ChatGLM's own form; pass tools as tools")
+            raise UnsupportedError(
+                f"messages: a message has `{name}`, which OpenAI-compatible endpoints do not know; remove it, and give "
+                "tools in the option `tools`"
+            )
     data.pop("loss", None)
     return data
 
 
 def refusal(url: str, status: int, body: bytes, retry_after: str | None) -> ChatGLMError:
-    """The error that a response other than 200 stands for.
+    """The error for a response whose status is not 200.
 
     Args:
-        retry_after: the header, if there is one.
+        retry_after: the header `Retry-After`; None: there is none.
     """
     try:
         said = json.loads(body)
@@ -246,7 +257,7 @@ def refusal(url: str, status: int, body: bytes, retry_after: str | None) -> Chat
 
 
 def _error_of(said: Any) -> tuple[str, str]:
-    """Words and code of an error, in OpenAI's shape or another."""
+    """Message and code of an error, in OpenAI's form or another one; "" if it has no code."""
     inner = said.get("error") or said if isinstance(said, Mapping) else said
     if not isinstance(inner, Mapping):
         return whole_text(str(inner)[:1000]), ""
@@ -261,7 +272,7 @@ def _is_context(text: str, code: str) -> ContextError | None:
 
 
 class Lines:
-    """Bytes in, lines out. Only line feeds end a line: JSON may hold whatever else Unicode calls the end of one."""
+    """Splits bytes into lines. Only line feeds end a line, because JSON may contain the other line ends of Unicode."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -269,9 +280,10 @@ class Lines:
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:
-        """
+        """Add bytes; yields the lines that are complete now.
+
         Raises:
-            ServiceError: a line is longer than any answer.
+            ServiceError: a line has more than 64 MiB.
         """
         first, *more = data.split(b"\n")
         self._rest.append(first)
@@ -284,39 +296,43 @@ class Lines:
             self._rest, self._size = [more[-1]], len(more[-1])
 
     def last(self) -> Iterator[bytes]:
-        """What came after the last line feed."""
+        """The text after the last line feed, if there is any."""
         if self._size:
             yield b"".join(self._rest)
 
 
 class Reading:
-    """Lines of a stream in, deltas out. The finish waits for the usage, which comes last.
+    """Turns the lines of a stream into deltas. `Finish` comes at the end, because servers send the usage last.
 
-    What is not needed may be missing.
+    Fields that are not needed may be missing.
 
     Args:
-        chat: the answer is a message: blanks in front of its text are left out. (ChatGLM3's replies begin with a line
-            end and a blank, which other servers send on.)
+        url: address of the server, for errors.
+        choices: number of answers.
+        chat: the answers are messages: spaces in front of the text are left out. (ChatGLM3's replies begin with a line
+            end and a space, which other servers send.)
     """
 
     def __init__(self, url: str, choices: int, chat: bool) -> None:
         self._url, self._choices, self._chat = url, choices, chat
         self._reasons: dict[int, Any] = {}
-        self._stops: dict[int, str] = {}  # of each choice, the stop sequence that ended it, where the server says so
+        self._stops: dict[int, str] = {}  # the stop sequence that ended each choice, if the server reports it
         self._done = False
         self._usage = Usage(0, 0)
         self._tokens: dict[int, int] = {}
         self._asked = time.perf_counter()
         self._first: dict[int, float] = {}  # seconds to the first token
         self._spoken: set[int] = set()  # choices whose text has begun
-        self._held: dict[int, list[TokenLogprob]] = {}  # tokens of blanks in front
-        self._calls: dict[int, list[tuple[int, str]]] = {}  # of each choice, the server's index and id of each call
+        self._held: dict[int, list[TokenLogprob]] = {}  # tokens of the spaces in front of the text
+        self._calls: dict[int, list[tuple[int, str]]] = {}  # for each choice, the server's index and id of each call
         self._halves: dict[tuple[int, int | None], str] = {}  # by choice and call (None: its text), see `_joined`
 
     def take(self, line: bytes) -> Iterator[Delta]:
-        """
+        """The deltas of a line.
+
         Raises:
-            ServiceError: the server reports an error, or sends something else than OpenAI's stream.
+            ContextError: the server reports that the prompt is too long.
+            ServiceError: the server reports another error, or the line does not have OpenAI's form.
         """
         if not line.startswith(b"data:"):
             return
@@ -330,7 +346,7 @@ class Reading:
             if chunk.get("error"):
                 text, code = _error_of(chunk)
                 error = ServiceError(f"{self._url}: failed within an answer: {text}")
-                error.status = 500  # it has begun with the request, and says that it cannot go on
+                error.status = 500  # the server has begun to answer, and cannot continue
                 raise _is_context(text, code) or error
             if usage := chunk.get("usage"):
                 self._usage = _usage_of(usage)
@@ -364,7 +380,7 @@ class Reading:
 
     def _joined(self, number: int, call: int | None, text: str) -> str:
         """The next text of an answer or of a call's arguments. Servers in JavaScript may cut it between the halves of a
-        surrogate pair: the first half waits for the other.
+        surrogate pair: then the first half is kept until the second one comes.
         """
         text = self._halves.pop((number, call), "") + text
         if "\ud800" <= text[-1:] <= "\udbff":
@@ -403,11 +419,12 @@ class Reading:
         return CallDelta(place, known[place][1] if begins else "", name if begins else "", arguments, number)
 
     def end(self) -> Iterator[Delta]:
-        """
+        """The deltas at the end of the stream: a `Finish` for each answer.
+
         Raises:
-            ServiceError: the answer is incomplete.
+            ServiceError: an answer is incomplete.
         """
-        if self._done:  # it is over, even if the server does not say why
+        if self._done:  # the answers are complete, even if the server gives no reason
             for number in range(self._choices):
                 self._reasons.setdefault(number, "stop")
         if len(self._reasons) < self._choices:
@@ -415,7 +432,7 @@ class Reading:
         for number in [number for number, call in self._halves if call is None]:
             yield TextDelta("\ufffd", choice=number)
         for number, reason in sorted(self._reasons.items()):
-            # The endpoint counts all answers together; each gets its share of what came.
+            # The server counts the tokens of all answers together. Each answer gets the share of its number of chunks.
             share = self._tokens.get(number, 0) / max(1, sum(self._tokens.values()))
             usage = replace(self._usage, completion_tokens=round(self._usage.completion_tokens * share))
             seconds = time.perf_counter() - self._asked

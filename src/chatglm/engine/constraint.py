@@ -1,8 +1,8 @@
-"""Output that follows a JSON schema, a regular expression or a grammar, whatever the model prefers.
+"""Constrained output: the text always follows a JSON schema, a regular expression or a grammar.
 
-`llguidance` keeps the parser; it computes which tokens may come next over the bytes of a vocabulary in tens of
-microseconds. Any way to cut the text into tokens is allowed. Grammars come from callers: they are bounded (`schemas`,
-`lark`), tried in another process (`compiling`), and the work for each token is limited.
+`llguidance` has the parser. It computes the tokens that may come next from the bytes of a vocabulary, in tens of
+microseconds. A text may be divided into tokens in any way. Grammars come from callers, so their size is limited
+(`schemas`, `lark`), they are tried in another process (`compiling`), and the work for each token is limited.
 """
 
 from __future__ import annotations
@@ -38,43 +38,43 @@ __all__ = ["Constraint", "Form", "Grammars"]
 _KEPT = 256
 """Most entries in the cache: compiled grammars, and refusals of others."""
 _KEPT_TEXT, _KEPT_TOKENS = 2 << 20, 1 << 13
-"""Most characters of all kept grammars together, and most tokens that answers have taken by them. A compiled grammar
-takes up to 100 KB and 40 bytes for each character, and grows by up to 7 KB with a token (usually far less, and only at
-first): so all together take at most 165 MB in the worst case."""
+"""Most characters of all cached grammars together, and most tokens that answers have used with them. A compiled grammar
+takes up to 100 KB and 40 bytes for each character. It grows by up to 7 KB with each token (usually far less, and only
+at first). So all together take at most 165 MB in the worst case."""
 _PROVEN = 4096
-"""Most grammars that are remembered as proven: they need no trial when they are compiled again."""
+"""Most grammars that are remembered as tried. They need no trial when they are compiled again."""
 _REFUSED = 300.0
 """Seconds that a refusal is kept."""
 _CREDIT, _EARNED = 0.5, 0.01
-"""Seconds of CPU time that a grammar has at the beginning, and that it gets with each token."""
+"""Seconds of CPU time that an answer's grammar has at the beginning, and that it gets for each token."""
 
 
 class Constraint(Protocol):
     """The state of one answer's grammar."""
 
     def allow(self, scores: Tensor) -> None:
-        """Set the scores, (vocabulary,), of what may not come next to -inf, in place.
+        """Set the scores of all tokens that must not come next to -inf, in place: (vocabulary,).
 
         Raises:
             UnsupportedError: the grammar needs more work or memory than it may have.
         """
 
     def accept(self, token: int) -> None:
-        """Take the next token, which was allowed.
+        """Add the next token.
 
         Raises:
-            InputError: it was not.
+            InputError: the token is not allowed.
             UnsupportedError: the grammar needs more work or memory than it may have.
         """
 
     def finished(self) -> bool:
-        """Whether the grammar is at its end: only a stop id may follow."""
+        """Whether the text is complete, so that only a stop id may follow."""
 
     def fork(self) -> Constraint:
         """An independent copy of this state."""
 
     def free(self, ahead: Sequence[int]) -> bool:
-        """Whether every token is allowed here and after each of these tokens. Takes almost no time."""
+        """Whether every token is allowed now and after each of the tokens `ahead`. Takes almost no time."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Form:
     """A form that a text may have; `Grammars` makes it.
 
     Attributes:
-        kind: what errors call it.
-        body: its grammar, as llguidance has it.
-        lead: a regular expression of the text in front: spaces and line ends that belong to the reply of a generation,
-            but not to its content.
+        kind: its name in errors.
+        body: its grammar as JSON, in the form of llguidance.
+        lead: a regular expression for the text in front: spaces and line ends that a model generation writes before the
+            content of a reply.
     """
 
     kind: str
@@ -95,12 +95,13 @@ class Form:
 
 @dataclass(eq=False)
 class _Kept:
-    """A grammar that is compiled, or refused, once for all callers.
+    """An entry of the cache: a grammar that is compiled, or refused, once for all callers.
 
     Attributes:
-        size: characters of its text.
-        until: `time.monotonic()`; afterwards it is compiled again.
-        tokens: that answers have taken by it.
+        size: number of characters of its text.
+        until: value of `time.monotonic()` after which it is compiled again.
+        made: the compiled grammar, or the error that refuses it.
+        tokens: number of tokens that answers have used with it.
     """
 
     size: int
@@ -110,14 +111,14 @@ class _Kept:
 
 
 class Grammars:
-    """Makes constraints over one vocabulary; what was compiled is kept for the next request with the same grammar.
+    """Makes constraints for one vocabulary, and caches compiled grammars for requests with the same grammar.
 
-    May be called from several threads. `lead`, wherever it stands, is that of `Form`.
+    May be called from several threads. For the argument `lead` of all methods, see `Form`.
 
     Args:
-        tokens: what each id adds to the text, as UTF-8 bytes; b"" for control ids, which are never allowed. Ids beyond
+        tokens: the UTF-8 bytes that each id adds to the text; b"" for control ids, which are never allowed. Ids beyond
             the list are not allowed either.
-        stop_ids: allowed where the grammar may end, and only there.
+        stop_ids: ids that are allowed only where the text may end.
 
     Raises:
         DependencyError: llguidance is not installed.
@@ -139,64 +140,65 @@ class Grammars:
         self._tokenizer = vocabulary_of(llguidance, tokens, stop_ids)
         self._prover = Prover(tokens, stop_ids)
         self._lock = threading.Lock()
-        self._compiled: OrderedDict[bytes, _Kept] = OrderedDict()  # the latest used one last
+        self._compiled: OrderedDict[bytes, _Kept] = OrderedDict()  # the last used one last
         self._proven: OrderedDict[bytes, None] = OrderedDict()
 
     def json_schema(self, schema: Mapping[str, Any] | bool | Held, lead: str = "") -> Constraint:
-        """JSON that a schema describes; `{"type": "object"}` is any JSON object.
+        """A constraint for JSON that is valid for a schema; `{"type": "object"}` is any JSON object.
 
         Properties come in the order of the schema.
 
         Args:
-            schema: of a `Held` one, what is held.
+            schema: a JSON schema, or one that `held` has prepared.
 
         Raises:
-            InputError: it is not a JSON schema, or nothing satisfies it.
-            UnsupportedError: it is too large, or has keywords that cannot be honoured; names them.
+            InputError: it is not a JSON schema, or no value satisfies it.
+            UnsupportedError: it is too large, or has keywords that cannot be enforced; names them.
             QueueFullError: too many grammars are being compiled.
         """
         return self.constraint(self.json_form(schema, lead))
 
     def regex(self, pattern: str, lead: str = "") -> Constraint:
-        """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no references).
+        """A constraint for text that a regular expression matches as a whole (Rust's syntax: no look-around, no
+        references).
 
         Raises:
             InputError: it is not well-formed.
-            UnsupportedError: it is too large, or uses what is not supported.
+            UnsupportedError: it is too large, or uses a feature that is not supported.
             QueueFullError: too many grammars are being compiled.
         """
         return self.constraint(self.regex_form(pattern, lead))
 
     def grammar(self, text: str, lead: str = "") -> Constraint:
-        """Text of a context-free grammar.
+        """A constraint for text of a context-free grammar.
 
         Args:
-            text: EBNF as in llama.cpp (`root ::= …`), or Lark (`start: …`) as llguidance has it, in which
-                `%json {…}` stands for what a schema describes.
+            text: EBNF as in llama.cpp (`root ::= …`), or Lark as in llguidance (`start: …`), where `%json {…}` stands
+                for JSON that is valid for a schema.
 
         Raises:
             InputError: it is not well-formed.
             UnsupportedError: it is too large, names special tokens, or has a schema with keywords that cannot be
-                honoured.
+                enforced.
             QueueFullError: too many grammars are being compiled.
         """
         return self.constraint(self.grammar_form(text, lead))
 
     def json_form(self, schema: Mapping[str, Any] | bool | Held, lead: str = "") -> Form:
-        """`json_schema`, not compiled yet."""
+        """The form of `json_schema`, not compiled yet; it raises the same errors, except those of compiling."""
         ready = schema.schema if isinstance(schema, Held) else held(schema, strict=True).schema
-        # Ours alone: a caller's could switch the honouring of keywords off.
+        # This replaces a caller's `x-guidance`, which could switch off the enforcement of keywords.
         ruled = {**ready, "x-guidance": {"whitespace_pattern": BLANKS}}
         return Form("JSON schema", json.dumps({"json_schema": ruled}, ensure_ascii=False), lead)
 
     def regex_form(self, pattern: str, lead: str = "") -> Form:
-        """`regex`, not compiled yet."""
+        """The form of `regex`, not compiled yet; it raises the same errors, except those of compiling."""
         if why := check_pattern(pattern):
             raise UnsupportedError(f"regular expression: {why}")
         return Form("regular expression", json.dumps({"lark_grammar": self._rule(pattern)}), lead)
 
     def grammar_form(self, text: str, lead: str = "") -> Form:
-        """`grammar`, not compiled yet."""
+        """The form of `grammar`, not compiled yet; it raises the same errors, except those of compiling."""
         if not is_lark(text):
             check_gbnf(text)
             try:
@@ -206,16 +208,12 @@ class Grammars:
         return Form("grammar", json.dumps({"lark_grammar": check_lark(text)}, ensure_ascii=False), lead)
 
     def call_form(self, lark: str, lead: str = "") -> Form:
-        """A grammar in Lark's notation that this package wrote."""
+        """The form of a grammar for tool calls, in Lark's notation, which this package wrote."""
         return Form("tools", json.dumps({"lark_grammar": lark}, ensure_ascii=False), lead)
 
     def constraint(self, *forms: Form) -> Constraint:
-        """Text of one of several forms.
-
-        Raises:
-            As `json_schema`, `regex` and `grammar`.
-        """
-        # Forcing would leave only one way to cut a text into tokens, and that not the model's own.
+        """A constraint for text of one of several forms. Errors are those of `json_schema`, `regex` and `grammar`."""
+        # Forcing would allow only one way to divide a text into tokens, and not the model's own.
         rules = ['%llguidance {"no_forcing": true}', f"start: {' | '.join(f'form{n}' for n in range(len(forms)))}"]
         grammars = [{"name": "answer", "lark_grammar": ""}]
         for number, form in enumerate(forms):
@@ -229,20 +227,19 @@ class Grammars:
         return _Matched(kept.made.result().deep_copy(), kept)
 
     def begun_calls(self, form: Form, names: Collection[str], header: int | None) -> Constraint:
-        """Any text; but a message whose first line is one of the names is what the form says.
+        """A constraint that allows any text, except that a message whose first line is a tool's name must have a form.
+
+        Errors are those of `json_schema`.
 
         Args:
-            form: of messages that begin with one of the names.
-            header: the id that begins a further message; it may follow a message that is at its end.
-
-        Raises:
-            As `json_schema`.
+            form: the form of messages whose first line is one of the names.
+            header: the id that begins another message. It may follow a complete message. None: there is no such id.
         """
         lines = frozenset(name.encode() for name in names)
         return _Begun(self.constraint(form), lines, header, self._tokens, self._stop_ids)
 
     def _rule(self, pattern: str) -> str:
-        """`start: /pattern/`, with what Lark needs escaped."""
+        """The rule `start: /pattern/`, escaped for Lark."""
         try:
             compiled = json.loads(self._library.LLMatcher.grammar_from_regex(pattern))
         except UnicodeEncodeError:
@@ -250,7 +247,11 @@ class Grammars:
         return str(compiled["grammars"][0]["lark_grammar"])
 
     def _matcher(self, grammar: str, kind: str) -> _Kept:
-        """Compiled, or refused, once for all who ask."""
+        """The cached entry of a grammar. It is compiled, or refused, once for all callers.
+
+        Raises:
+            InputError, UnsupportedError, QueueFullError: see `grammar`.
+        """
         digest = hashlib.sha256(grammar.encode()).digest()
         with self._lock:
             kept = self._compiled.get(digest)
@@ -264,7 +265,7 @@ class Grammars:
                 kept.made.set_result(self._compile(grammar, kind, digest))
             except BaseException as error:
                 kept.size = 0
-                # Never this error itself: it keeps its frames, and with them the whole request.
+                # Never store this error itself: its traceback would keep the whole request in memory.
                 if isinstance(error, InputError | UnsupportedError | QueueFullError):
                     kept.until = time.monotonic() + (0.0 if isinstance(error, QueueFullError) else _REFUSED)
                     kept.made.set_exception(type(error)(str(error)))
@@ -278,7 +279,7 @@ class Grammars:
         return kept
 
     def _forget(self) -> None:
-        """Keep what is kept within its bounds."""
+        """Remove entries until the cache is within its limits."""
         text = sum(kept.size for kept in self._compiled.values())
         while self._compiled and (len(self._compiled) > _KEPT or text > _KEPT_TEXT):
             _, kept = self._compiled.popitem(last=False)
@@ -310,7 +311,7 @@ class Grammars:
 
 
 class _Matched:
-    """A constraint that llguidance keeps the state of."""
+    """A constraint whose state is in llguidance."""
 
     def __init__(self, matcher: Any, kept: _Kept, credit: float = _CREDIT) -> None:
         self._matcher, self._kept = matcher, kept
@@ -356,7 +357,7 @@ class _Matched:
 
 
 class _Begun:
-    """Free text, until the first line of a message is one of some names; see `Grammars.begun_calls`."""
+    """Allows free text until the first line of a message is one of some names; see `Grammars.begun_calls`."""
 
     def __init__(
         self,
@@ -368,8 +369,8 @@ class _Begun:
     ) -> None:
         self._whole, self._names, self._header = whole, names, header
         self._tokens, self._stop_ids = tokens, stop_ids
-        self._line: tuple[int, ...] | None = ()  # ids of an incomplete first line; None: it is decided
-        self._call: Constraint | None = None  # of the message that is a call
+        self._line: tuple[int, ...] | None = ()  # ids of an incomplete first line; None: it is complete
+        self._call: Constraint | None = None  # state of the message that is a call
 
     def allow(self, scores: Tensor) -> None:
         if self._call is None:
@@ -389,7 +390,7 @@ class _Begun:
             self._decide()
 
     def _decide(self) -> None:
-        """Look at a first line that has grown."""
+        """Check whether the first line is a name now, or cannot become one any more."""
         assert self._line is not None
         told = b"".join(self._tokens[token] if token < len(self._tokens) else b"" for token in self._line)
         name, end, _ = told.partition(b"\n")
@@ -399,7 +400,7 @@ class _Begun:
             try:
                 for token in self._line:
                     call.accept(token)
-            except InputError:  # it cannot become a call any more
+            except InputError:  # it is not a valid beginning of a call
                 pass
             else:
                 self._call = call
@@ -419,10 +420,11 @@ class _Begun:
 
 
 def _guarded(work: Callable[[], Any]) -> Any:
-    """The library's result. Its panics are no `Exception`, and would end a thread that catches all of those.
+    """Call the library and return the result. Its panics do not derive from `Exception`, so they would end a thread
+    that catches only these.
 
     Raises:
-        UnsupportedError: it panicked.
+        UnsupportedError: the library panicked.
     """
     try:
         return work()

@@ -1,10 +1,10 @@
-"""A smaller model with the same vocabulary guesses the next tokens of a large one.
+"""Speculation with a draft model: a smaller model with the same vocabulary guesses the next tokens.
 
     draft = load_parts(small)
     engine = Engine(model, speculate=DraftModel(draft.model))
 
-It has its own engine, which answers greedily. So it has pages, reads several prompts at a time, and finds in its prefix
-cache what it has read of a sequence, up to its first wrong guess.
+The draft model has its own engine, which answers greedily. So it has pages, reads several prompts at a time, and finds
+the part of a sequence before its first wrong guess in its prefix cache.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class DraftModel:
     """A `Proposer` for `Engine`.
 
     Args:
-        model: a causal language model of the same vocabulary.
-        options: of its `Engine` (`memory`, `store` …).
+        model: a causal language model with the same vocabulary.
+        options: options of its `Engine` (`memory`, `store` …), which also raises the errors.
     """
 
     free = False
@@ -37,7 +37,7 @@ class DraftModel:
         self._engine = Engine(model, speculate=False, max_waiting=1 << 16, **options)
         self.vocabulary: int | None = self._engine.runner.vocabulary
         self._most = min(self._engine.context, self._engine.capacity)
-        self._read: dict[Key, int] = {}  # tokens of each sequence
+        self._read: dict[Key, int] = {}  # number of tokens of each sequence that were read
         self._reading = self._guessing = 0.0  # seconds for a token; 0 until it is measured
 
     def price(self, key: Key, ids: Sequence[int], count: int) -> float:
@@ -50,7 +50,7 @@ class DraftModel:
         unread = 0
         for key, ids, count in asked:
             if len(ids) + count > self._most:
-                whose.append(None)  # its context is too short, or its memory
+                whose.append(None)  # its context or its memory is too small
                 continue
             request = self._engine.submit(ids, SamplingParams(temperature=0, max_new_tokens=count))
             unread += len(ids) - self._read.get(key, 0)
@@ -59,7 +59,7 @@ class DraftModel:
             whose.append(request)
         while not self._engine.idle:
             for event in self._engine.step():
-                said[event.request] += event.tokens  # none where its scores were not finite
+                said[event.request] += event.tokens  # none if its scores were not finite
         seconds, made = time.perf_counter() - begin, sum(map(len, said.values()))
         if unread > 8 * made:  # prompts
             self._reading += (seconds / unread - self._reading) * (_NEW if self._reading else 1)

@@ -1,4 +1,4 @@
-"""Ids in, ids out: many requests at once on one model.
+"""Generates ids from ids: many requests at once with one model.
 
     engine = Engine(model)
     request = engine.submit(ids, SamplingParams(temperature=0), stop_ids={2})
@@ -6,9 +6,9 @@
         for event in engine.step():
             ...
 
-One thread calls it; `Assistant` has that thread. A step plans (`scheduler`), runs the model once (`runners`) and
-chooses tokens (`sampling`). What a request gets does not depend on what else runs: not its numbers on the native
-kernels, where a row's sums are the same in any batch, and not its randomness, which is its own.
+Only one thread may call an engine; `Assistant` has this thread. A step plans (`scheduler`), runs the model once
+(`runners`) and chooses tokens (`sampling`). The answer to a request does not depend on other requests: on the native
+kernels, the sums of a row are the same in any batch, and each answer has its own random numbers.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _log = logging.getLogger("chatglm.engine")
 _DIALOGUES = 16
 """Without a memory limit, there is room for this many dialogues of full length, if the machine has the memory."""
 _SHARE = 0.25
-"""Largest share of the available memory that is taken for keys and values if the caller sets no limit."""
+"""Largest share of the available memory that keys and values get if the caller sets no limit."""
 
 
 class Request:
     """Handle of a submitted request.
 
     Attributes:
-        prompt: its ids.
-        cached_tokens: tokens of the prompt that did not have to be computed.
-        prompt_logprobs: with `params.prompt_logprobs`, of every token of the prompt but the first; complete when the
-            first event comes. Else empty.
+        prompt: ids of the prompt.
+        cached_tokens: number of tokens of the prompt that came from the prefix cache.
+        prompt_logprobs: with `params.prompt_logprobs`, an entry for every token of the prompt except the first;
+            complete when the first event comes. Else empty.
     """
 
     def __init__(self, prompt: list[int], params: SamplingParams, adapter: str | None) -> None:
@@ -65,18 +65,18 @@ class Request:
         self.cached_tokens = 0
         self.prompt_logprobs: list[Draw] = []
         self._answers: list[_Answering] = []
-        self._failure: ChatGLMError | None = None  # of the state before all its answers
-        self._limit = self._longest = 0  # tokens of prompt and answer: without a lead, and with the longest
+        self._failure: ChatGLMError | None = None  # of the prompt, and so of all answers
+        self._limit = self._longest = 0  # most tokens of prompt and answer: without a lead, with the longest
 
 
 @dataclass(eq=False)
 class _Answering:
-    """One of a request's n answers under way."""
+    """One of a request's n answers while it is being generated."""
 
     request: Request
     answer: Answer
     task: Task | None = None  # the first answer's task reads the prompt; the others fork from it
-    began: float = 0.0  # when it first took part in a step
+    began: float = 0.0  # time of its first step
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class Event:
     """What a step added to one answer.
 
     Attributes:
-        index: which of the request's n answers.
-        tokens: new ones, in order; the stop id that ended the answer is the last of them.
-        logprobs: of each token, where they were asked for; else empty.
-        finish: why it ended: "stop" (a stop id), "length", "error"; None: it goes on.
-        error: what went wrong with this answer.
+        index: number of the answer among the request's n answers.
+        tokens: the new tokens; a stop id that ended the answer is the last of them.
+        logprobs: an entry for each token, if `params.logprobs` is set; else empty.
+        finish: why the answer ended: "stop" (a stop id), "length", "error"; None: it has not ended.
+        error: the error that ended this answer.
         cached_tokens: see `Request`.
-        lead: how many of the first tokens are not counted (`uncounted` of `Engine.submit`).
+        lead: how many of the first of `tokens` are not counted (`uncounted` of `Engine.submit`).
     """
 
     request: Request
@@ -105,17 +105,17 @@ class Event:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Figures: totals since the engine began, and the present state.
+    """The present state of an engine, and totals since it was made.
 
     Attributes:
-        waiting, running: answers.
-        pages_used, pages_total: of key/value memory, `PAGE_TOKENS` tokens each; used: somebody refers to them.
-        prompt_tokens, cached_tokens: of all prompts; of those, found in memory.
-        generated_tokens: of all answers.
+        waiting, running: numbers of answers that wait and run now.
+        pages_used, pages_total: pages of key/value memory, with `PAGE_TOKENS` tokens each; used: a sequence has them.
+        prompt_tokens, cached_tokens: tokens of all prompts, and how many of them came from the prefix cache.
+        generated_tokens: tokens of all answers.
         preemptions: how often an answer lost its pages and was computed again.
-        proposed_tokens, accepted_tokens: of speculation.
-        steps: of the model.
-        restarts: how often the engine failed and began again, without the requests that it had.
+        proposed_tokens, accepted_tokens: tokens that speculation proposed, and those that were accepted.
+        steps: runs of the model.
+        restarts: how often the engine was restarted after an error; its requests failed.
     """
 
     waiting: int = 0
@@ -137,18 +137,21 @@ class Engine:
 
     Args:
         model: a causal language model: this package's, or any of `transformers` (Llama, native GLM …).
-        memory: bytes for keys and values; default: room for 16 full contexts, if a quarter of what is free has it.
-        store: dtype of keys and values; default: float32 for a float32 model, else two bytes.
-        budget: tokens of a step; a longer prompt is read in pieces.
-        max_running, max_waiting: most answers that run at a time; that wait in the queue (each client of several has an
-            equal share of it).
-        context: longest prompt and answer; default: the model's. At most its sliding window, if it has one.
-        speculate: guess tokens and check several in one step, where that pays; no text depends on it. True: look them
-            up in prompt and answer; or by another proposer (`draft.DraftModel`).
-        adaptable: adapters may come and go (`replace`); on a CPU the native decoder is not used then, which runs none.
+        memory: bytes for keys and values; default: room for 16 full contexts, but at most a quarter of the free memory.
+        store: dtype of stored keys and values; default: float32 for a float32 model, else a type of two bytes.
+        budget: most tokens of a step; a longer prompt is read in pieces.
+        max_running, max_waiting: most answers that run at once, and that wait in the queue (several clients have equal
+            shares of the queue).
+        context: most tokens of prompt and answer together; default: the model's context. If the model has a sliding
+            window, it is at most this window.
+        speculate: guess tokens, and check several in one step if this saves time; the text does not depend on it. True:
+            guess from the prompt and the answer so far. Or another proposer (`draft.DraftModel`).
+        adaptable: adapters can be added and removed (`replace`). On a CPU the native decoder is not used then, because
+            it does not support adapters.
 
     Raises:
-        InputError: the memory does not hold one page, or the proposer has another vocabulary.
+        InputError: `memory` does not hold one page, a number is not positive, or the proposer has another vocabulary.
+        UnsupportedError: the model has multi-head latent attention (DeepSeek).
     """
 
     def __init__(
@@ -206,8 +209,8 @@ class Engine:
         self._speculator = None if self._proposer is None else Speculator(self._proposer, self._times)
 
     def restart(self) -> None:
-        """Drop every request, and the prefix cache, and go on with new ones. To be called when `step` has failed:
-        then its state and the pages cannot be trusted.
+        """Drop all requests and the prefix cache. Call it when `step` has failed, because the state and the pages may
+        be wrong then.
         """
         for task in (*self._scheduler.running, *self._scheduler.waiting):
             self._forget(task.owner)
@@ -217,8 +220,8 @@ class Engine:
         self._restarts += 1
 
     def replace(self, model: Any) -> None:
-        """Go on with the same model that has got, or lost, an adapter. No request may be using the one that is lost,
-        and names of adapters are never used again: the prefix cache knows them.
+        """Replace the model by the same model with one adapter more or less. No request may be using the removed
+        adapter, and its name must not be used again, because the prefix cache may have its keys and values.
 
         Raises:
             UnsupportedError: the engine was not made `adaptable`, or the model has a P-tuning prefix.
@@ -227,9 +230,10 @@ class Engine:
         self.runner.replace(model)
 
     def check_adaptable(self) -> None:
-        """
+        """Check that adapters can be added and removed.
+
         Raises:
-            UnsupportedError: as `replace`.
+            UnsupportedError: see `replace`.
         """
         if not self._adaptable:
             raise UnsupportedError(
@@ -244,22 +248,22 @@ class Engine:
 
     @property
     def memory(self) -> int:
-        """Bytes of the weights, and of keys and values."""
+        """Bytes of the weights and of the memory for keys and values."""
         return self.runner.weight_bytes + self._pages * self.runner.page_bytes
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there is no request to work on."""
         return self._scheduler.idle
 
     @property
     def max_waiting(self) -> int:
-        """The most answers that wait in the queue."""
+        """The largest number of answers that may wait in the queue."""
         return self._scheduler.max_waiting
 
     @property
     def capacity(self) -> int:
-        """The most tokens that one answer and its prompt can have in this memory."""
+        """The largest number of tokens of a prompt and one answer that fit into this memory."""
         pinned = -(-self.runner.prefix // PAGE_TOKENS)
         return (self._table.total - (pinned + 1 if pinned else 0)) * PAGE_TOKENS
 
@@ -274,23 +278,24 @@ class Engine:
         uncounted: Callable[[int], bool] | None = None,
         client: str | None = None,
     ) -> Request:
-        """Take a request on; `step` works on it.
+        """Queue a request; `step` works on it.
 
         Args:
             ids: the prompt.
-            stop_ids: end an answer, besides those of `params`.
+            stop_ids: ids that end an answer, in addition to those of `params`.
             constraint: the grammar of the answers.
-            adapter: name of a LoRA adapter.
-            uncounted: whether a token at the beginning of an answer does not count towards `params.max_new_tokens`
-                and `params.min_new_tokens`; at most 8 in a row do not.
-            client: who asks: places and memory are shared out fairly between clients. Those without a name are one.
+            adapter: name of a LoRA adapter; None: the base model.
+            uncounted: tells whether a token at the beginning of an answer does not count towards
+                `params.max_new_tokens` and `params.min_new_tokens`. At most the first 8 tokens are not counted.
+            client: name of the client: places and memory are shared fairly between clients. All requests without a name
+                belong to the same client.
 
-        With `params.prompt_logprobs` the whole prompt is computed, whatever the prefix cache has of it. With
-        `params.max_new_tokens` 0 nothing follows: every answer is one event, without tokens, that ends it.
+        With `params.prompt_logprobs` the whole prompt is computed, even if the prefix cache has a part of it. If
+        `params.max_new_tokens` is 0, nothing is generated: each answer has one event, without tokens, which ends it.
 
         Raises:
-            InputError: the prompt is empty, too long, or has ids that the model does not know; an unknown adapter; more
-                answers than may wait.
+            InputError: the prompt is empty, too long, or has ids that the model does not know; the adapter is unknown;
+                an option names an id outside of the vocabulary; or the request has more answers than may wait.
             QueueFullError: too many requests wait.
         """
         params = params or SamplingParams()
@@ -321,14 +326,14 @@ class Engine:
         others = [first.sibling(n, None if constraint is None else constraint.fork()) for n in range(1, params.n)]
         request._answers = [_Answering(request, answer) for answer in (first, *others)]
         score = 0 if params.prompt_logprobs is None else len(prompt)
-        # Room for a lead is kept from the beginning, and given when it comes.
+        # Room for the longest lead is reserved now; the limit grows when the answer has a lead.
         longest = min(limit + LONGEST_LEAD, most) if uncounted is not None and room else limit
         block = self.runner.block_of(prompt)
         task = Task(prompt[:], longest, _salt(adapter), block, request._answers[0], score, client or "", params.n)
         try:
             self._scheduler.submit(task)
         except QueueFullError as error:
-            # Little's law: as many leave in the time that an answer takes as run at a time.
+            # Little's law: in the average time of an answer, as many answers end as run at once.
             stats = self.stats()
             error.retry_after = stats.waiting * self._duration / max(stats.running, 1)
             raise
@@ -339,22 +344,23 @@ class Engine:
         return request
 
     def check_size(self, answers: int) -> None:
-        """
+        """Check a number of answers.
+
         Raises:
-            InputError: so many answers, asked for at once, would never find room.
+            InputError: so many answers at once could never be accepted.
         """
         self._scheduler.check_size(answers)
 
     def abort(self, request: Request, index: int | None = None) -> None:
-        """Stop working on a request, whatever it has come to; everything that it holds is free.
+        """End a request in any state, and free its memory.
 
         Args:
-            index: of its answers the one to stop; default: all.
+            index: number of the answer to end; default: all answers.
         """
         for answering in [each for each in request._answers if index in (None, each.answer.index)]:
             request._answers.remove(answering)
             task, heir = answering.task, next((each for each in request._answers if each.task is None), None)
-            if task is not None and heir is not None:  # it reads the prompt for the others
+            if task is not None and heir is not None:  # the other answers need the prompt that it reads
                 self._forget(answering)
                 heir.task, task.owner = task, heir
             elif task is not None:
@@ -362,7 +368,12 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Run the model once. Returns what the answers got; empty where only prompts were read."""
+        """Run the model once. Returns the events of the answers; none if only prompts were read.
+
+        Raises:
+            EngineError: the internal state is wrong. Other errors of the model or the device are raised, too; then call
+                `restart`.
+        """
         self._propose()
         begin = time.perf_counter()
         plan = self._scheduler.plan()
@@ -372,7 +383,7 @@ class Engine:
             return []
         self._steps += 1
         scores = self._run(plan.spans)
-        # The last scores of a prompt are the first ones of all its answers.
+        # All answers to a prompt draw their first token from the prompt's last scores.
         rows: list[int] = []
         drawing: list[tuple[Span, _Answering]] = []
         proposals: list[Sequence[int]] = []
@@ -402,7 +413,7 @@ class Engine:
         return [*self._finish_read(over), *self._take(drawing, drawn)]
 
     def _run(self, spans: Sequence[Span]) -> Tensor:
-        """Scores of the spans' wanted tokens, in their order."""
+        """Scores of the spans' wanted tokens in order: float32 (rows, vocabulary)."""
         chunks = [Chunk(span.ids, span.start, span.task.pages, span.wanted, _adapter(span.task)) for span in spans]
         scored = [number for number, span in enumerate(spans) if span.task.scoring]
         if not scored:
@@ -414,13 +425,13 @@ class Engine:
         return torch.cat([parts[number] for number in range(len(spans))])
 
     def _score(self, span: Span, chunk: Chunk) -> Tensor:
-        """Note the log-probabilities of a prompt's tokens. Returns the scores that are wanted besides."""
+        """Store the log-probabilities of a prompt's tokens. Returns the scores of the span's wanted tokens."""
         request: Request = span.task.owner.request
         place, last = span.start, torch.empty(0)
 
         def take(scores: Tensor) -> None:
             nonlocal place, last
-            known = len(request.prompt_logprobs)  # those before a preemption are not noted again
+            known = len(request.prompt_logprobs)  # those from before a preemption are not stored again
             asked = request.prompt[max(place, known) + 1 : place + len(scores) + 1]
             start = max(known - place, 0)
             count = request.params.prompt_logprobs or 0
@@ -428,7 +439,7 @@ class Engine:
             if request._failure is None:
                 try:
                     request.prompt_logprobs += log_probabilities(scores[start : start + len(asked)], asked, count)
-                except NumericalError as error:  # the rest is computed all the same: others may find it in the cache
+                except NumericalError as error:  # the rest is still computed, for the prefix cache
                     request._failure = error
             last = scores[len(scores) - span.wanted :]
 
@@ -436,7 +447,7 @@ class Engine:
         return last
 
     def _finish_read(self, spans: Sequence[Span]) -> Iterator[Event]:
-        """End requests that are over with their prompt: it was all that was wanted, or its scores are not finite."""
+        """End requests after their prompt: no answer is wanted, or the prompt's scores are not finite."""
         for span in spans:
             request: Request = span.task.owner.request
             self._scheduler.advance(span)
@@ -457,7 +468,7 @@ class Engine:
                 self._cached_tokens += span.task.reused
             if isinstance(draws, ChatGLMError):
                 if answering.task is not None:
-                    self._scheduler.advance(span)  # the others of its prompt go on from there
+                    self._scheduler.advance(span)  # other answers to its prompt continue from there
                     finished.append(answering.task)
                 else:
                     request._answers.remove(answering)
@@ -481,12 +492,12 @@ class Engine:
             logprobs = draws if request.params.logprobs is not None else []
             lead = max(answer.lead - (len(answer.tokens) - len(tokens)), 0)
             yield Event(request, answer.index, tokens, logprobs, finish, None, request.cached_tokens, lead)
-        # Only at the end: the other answers of a prompt fork from the first, even if it is finished.
+        # Tasks are ended last, because the other answers to a prompt fork from the first one, even if that is finished.
         for task in finished:
             self._end(task)
 
     def _propose(self) -> None:
-        """Guesses for those whose next token is due."""
+        """Make guesses for the tasks that generate a token in the next step."""
         if self._speculator is None:
             return
         due = [task for task in self._scheduler.running if task.remaining == 1]
@@ -504,7 +515,7 @@ class Engine:
             task.proposal = guess
 
     def _observe(self, answering: _Answering, tokens: Sequence[int]) -> None:
-        """Tell the speculator what came."""
+        """Tell the speculator an answer's new tokens."""
         if self._speculator is not None:
             try:
                 self._speculator.observe(answering, tokens)
@@ -512,7 +523,7 @@ class Engine:
                 self._stop_guessing(error)
 
     def _forget(self, answering: _Answering) -> None:
-        """Tell the speculator that an answer is over."""
+        """Tell the speculator that an answer has ended."""
         if self._speculator is not None:
             try:
                 self._speculator.forget(answering)
@@ -520,7 +531,7 @@ class Engine:
                 self._stop_guessing(error)
 
     def _stop_guessing(self, error: BaseException) -> None:
-        """Do without the proposer, which has failed, and free its memory. No answer depends on guesses."""
+        """Turn speculation off after the proposer failed, and free its memory. No answer depends on guesses."""
         failure = typed_error(error, "a proposer failed")
         _log.warning("speculative decoding is off from now on: %s", failure, exc_info=error)
         self._count_guesses()
@@ -537,14 +548,14 @@ class Engine:
             self._duration += 0.1 * (time.perf_counter() - began - self._duration)
         self._scheduler.finish(task)
         self._forget(answering)
-        # They refer to each other. With its ids and counts, an answer should not wait for the garbage collector.
+        # These objects refer to each other. Otherwise an answer's memory would wait for the garbage collector.
         answering.task = None
         if answering in answering.request._answers:
             answering.request._answers.remove(answering)
 
     def stats(self) -> EngineStats:
-        """The present figures."""
-        speculator = self._speculator  # one look at it: another thread may ask
+        """The present state and the totals. Other threads may call it, too."""
+        speculator = self._speculator  # read once: the engine's thread may change it meanwhile
         return EngineStats(
             waiting=self._scheduler.waiting_count,
             running=len(self._scheduler.running),
@@ -561,7 +572,8 @@ class Engine:
         )
 
     def check(self) -> None:
-        """
+        """Check the internal state.
+
         Raises:
             EngineError: an invariant is broken.
         """
@@ -573,11 +585,11 @@ class Engine:
 
 
 class _StepTimes:
-    """How long a step with a number of rows takes: measured, and otherwise estimated as for memory-bound models."""
+    """The seconds that a step with a number of rows takes: measured, or estimated as for a memory-bound model."""
 
-    _ROW = 0.08  # of a step of one row, for each further row, until something is known
+    _ROW = 0.08  # assumed time of each further row, as a share of the time of a step with one row
     _NEW = 0.1  # weight of the newest measurement
-    _FIRST = 4  # measurements of which the shortest counts
+    _FIRST = 4  # of so many first measurements, the shortest is used
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
@@ -614,7 +626,7 @@ def _adapter(task: Task) -> str | None:
 
 
 def _available(model: Any) -> int:
-    """Bytes of memory that are free where the model is."""
+    """Bytes of free memory on the model's device."""
     device = next(model.parameters()).device
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

@@ -1,6 +1,6 @@
-"""Steps as CUDA graphs: recorded once for each size, and then replayed.
+"""Runs steps as CUDA graphs: recorded once for each size, and then replayed.
 
-For a step of few tokens, Python needs more time to launch the kernels than the card needs to run them. The inputs of a
+For a step of few tokens, Python needs more time to launch the kernels than the GPU needs to run them. The inputs of a
 step come as one tensor; everything else must be at the same address as when the step was recorded.
 """
 
@@ -35,11 +35,11 @@ class Graphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
-        self._seen: OrderedDict[Hashable, _Graph | None] = OrderedDict()  # None: has run once, and is not recorded yet
+        self._seen: OrderedDict[Hashable, _Graph | None] = OrderedDict()  # None: has run once, is not recorded yet
         self._off = False
 
     def clear(self) -> None:
-        """Forget all graphs: memory that they use has moved or changed."""
+        """Delete all graphs, because the memory that they use has moved or changed."""
         self._seen.clear()
         self._pool = None
 
@@ -47,8 +47,8 @@ class Graphs:
         """Return work(given), on the device. The first run is direct, to compile kernels; later ones use a graph.
 
         Args:
-            key: names what `work` does, and the shape of `given`.
-            given: in the CPU's memory.
+            key: identifies `work` and the shape of `given`.
+            given: the input, in the CPU's memory.
         """
         known = self._seen.get(key)
         if known is None:
@@ -66,7 +66,7 @@ class Graphs:
         while len(self._seen) > _KEPT:
             self._seen.popitem(last=False)
         known.graph.replay()
-        return known.result.clone()  # the next run writes there
+        return known.result.clone()  # the next run overwrites the result
 
     def _record(self, given: Tensor, work: Callable[[Tensor], Tensor]) -> _Graph | None:
         graph = torch.cuda.CUDAGraph()

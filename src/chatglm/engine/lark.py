@@ -1,7 +1,7 @@
-"""Checks of callers' grammars before they are compiled: their size, and the words that they use.
+"""Checks callers' grammars before they are compiled: their size, and the keywords that they use.
 
-Two notations: llama.cpp's EBNF (GBNF, `root ::= …`) and Lark as llguidance reads it (`start: …`; docs/syntax.md of
-guidance-ai/llguidance). Nothing here is recursive, and every pass takes linear time.
+There are two notations: llama.cpp's EBNF (GBNF, `root ::= …`) and Lark as llguidance reads it (`start: …`;
+docs/syntax.md of guidance-ai/llguidance). Nothing here is recursive, and every pass takes linear time.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from chatglm.schemas import check_pattern, depth_of, held
 __all__ = ["BLANKS", "check_gbnf", "check_lark", "is_lark"]
 
 BLANKS = r"[\x20\x0A\x0D\x09]{1,2}"
-"""Whitespace between the parts of a JSON text. If more than two are allowed, small models write whitespace until their
-tokens run out."""
+"""Whitespace between the parts of a JSON text. If more than two characters are allowed, small models write whitespace
+until they reach the limit of tokens."""
 MAX_BYTES = 128 << 10
 MAX_RULES = 2000
 MAX_GBNF_RULES = 1000
 MAX_CHAIN = 200
-"""Rules in a chain of references; llguidance follows them by recursion."""
+"""Most rules in a chain of references; llguidance follows them by recursion."""
 MAX_ALTERNATIVES = 20_000
 MAX_NESTING = 25
-"""Nested parentheses; llguidance accepts 30."""
+"""Most levels of nested parentheses; llguidance accepts 30."""
 MAX_COUNT = 10_000
 """Largest number in `{m,n}` and `~ m..n`."""
 
@@ -45,12 +45,13 @@ _WORDS = ("%ignore", "%import", "%override", "%json", "%regex", "%llguidance")
 
 
 def is_lark(text: str) -> bool:
-    """Whether a grammar is Lark and not GBNF, as llguidance decides it."""
+    """Whether a grammar is Lark and not GBNF, by the same rule as in llguidance."""
     return re.search(r"(?m)^\s*(?:%llguidance\b|start\s*:)", text) is not None
 
 
 def check_gbnf(text: str) -> None:
-    """
+    """Check a grammar in GBNF.
+
     Raises:
         InputError: it has text that is not Unicode.
         UnsupportedError: it is too large.
@@ -61,11 +62,11 @@ def check_gbnf(text: str) -> None:
 
 
 def check_lark(text: str) -> str:
-    """Check a grammar and return it with its schemas prepared.
+    """Check a grammar in Lark's notation, and return it with its schemas prepared.
 
     Raises:
         InputError: it has text that is not Unicode, or a schema in it is not valid.
-        UnsupportedError: it is too large, or has something that callers may not use.
+        UnsupportedError: it is too large, or has something that callers must not use.
     """
     _check_bytes(text)
     pieces: list[str] = []
@@ -136,7 +137,7 @@ def _number(token: str) -> int:
 
 
 def _value(text: str, place: int, word: str) -> tuple[str, int]:
-    """The JSON value after a keyword of Lark, prepared, and where it ends."""
+    """A keyword of Lark with the JSON value after it, prepared; and the position of its end."""
     start = len(text) - len(text[place:].lstrip())
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)

@@ -1,15 +1,17 @@
 """Pages of key/value memory: which sequences read them, which are free, and which are kept for the prefix cache.
 
-A page has room for `page_tokens` tokens, for all layers together. This module touches no tensor: it handles numbers of
+A page has room for `page_tokens` tokens, for all layers together. This module uses no tensors: it handles numbers of
 pages, and the runner has the memory. Every page is in one of three states:
 
-    used    one or more sequences refer to it (several: they share it, and none may write to it)
-    kept    nobody refers to it, but its text is in the index; the longest unused is given away when pages run short
-    free
+    used    one or more sequences use it (if several share it, none may write to it)
+    kept    no sequence uses it, but its text is in the index; the least recently used one is allocated again if no
+            page is free
+    free    no sequence uses it, and it is not in the index
 
-A key or value depends on every token before it, so a page is found by its whole text: the index is a tree whose nodes
-are named by a hash chained from the first token on, each with its pages in order of their tokens. Full pages are shared
-as they are; one that agrees only at its front, or was never filled, is copied and written on.
+A key or value depends on every token before it, so a page is found by all tokens up to its end. The index is a tree. A
+node stands for a text; its key is a chained hash of all tokens of this text, and it has the pages that continue the
+text, sorted by their tokens. Full pages are shared. If only the beginning of a page agrees, or the page is not full, a
+copy of it is used and extended.
 """
 
 from __future__ import annotations
@@ -27,18 +29,19 @@ from chatglm.errors import EngineError, InputError
 __all__ = ["PAGE_TOKENS", "Match", "PageTable", "root_key"]
 
 PAGE_TOKENS = 64
-"""Tokens of a page, as the native decoder has them (`kernels.decoder.PAGE_TOKENS`, whose import needs torch)."""
+"""Tokens of a page; the native decoder has the same number (`kernels.decoder.PAGE_TOKENS`, whose import needs torch).
+"""
 
 
 @dataclass(frozen=True)
 class Match:
-    """What the index has found for a text.
+    """The pages that the index has for the beginning of a text.
 
     Attributes:
-        pages: full ones, from the first token on.
-        keys: of the text before each of them; the last is the key of the text after all of them.
+        pages: full pages, from the first token.
+        keys: the keys of the texts before each of these pages; the last one is the key of the text up to their end.
         source: a page that has the next `common` tokens, and then differs or ends; None: there is none.
-        common: how many tokens agree with `source`.
+        common: number of tokens that agree with `source`.
     """
 
     pages: list[int]
@@ -51,11 +54,11 @@ class PageTable:
     """The state of `total` pages.
 
     Args:
-        total: pages that the memory holds.
-        page_tokens: tokens of a page.
+        total: number of pages in the memory.
+        page_tokens: number of tokens of a page.
 
     Raises:
-        InputError: one of them is not positive.
+        InputError: one of the numbers is not positive.
     """
 
     def __init__(self, total: int, page_tokens: int = PAGE_TOKENS) -> None:
@@ -64,30 +67,30 @@ class PageTable:
         self.total, self.page_tokens = total, page_tokens
         self._references = [0] * total
         self._free = list(range(total - 1, -1, -1))
-        self._kept: OrderedDict[int, None] = OrderedDict()  # the longest unused first
-        self._entries: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page: key of the text before it, its tokens
-        self._index: dict[bytes, list[tuple[tuple[int, ...], int]]] = {}  # key: what comes next, sorted by tokens
+        self._kept: OrderedDict[int, None] = OrderedDict()  # the least recently used one first
+        self._entries: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page: key of the text before, tokens
+        self._index: dict[bytes, list[tuple[tuple[int, ...], int]]] = {}  # key: following pages, sorted
 
     @property
     def available(self) -> int:
-        """Pages that `allocate` can give."""
+        """Number of pages that `allocate` can return."""
         return len(self._free) + len(self._kept)
 
     @property
     def used(self) -> int:
-        """Pages that somebody refers to."""
+        """Number of pages that a sequence uses."""
         return self.total - self.available
 
     @property
     def kept(self) -> int:
-        """Pages that nobody refers to and that are kept for their text."""
+        """Number of pages that no sequence uses, but that are kept for their text."""
         return len(self._kept)
 
     def allocate(self, count: int) -> list[int]:
-        """Pages for one reader who may write to them; kept ones are given away when no free ones are left.
+        """Allocate pages for one sequence, which may write to them. Kept pages are used if no free ones are left.
 
         Raises:
-            EngineError: fewer are available; nothing was changed.
+            EngineError: fewer pages are available; nothing was changed.
         """
         if count > self.available:
             raise EngineError(f"{count} pages asked for, {self.available} of {self.total} available")
@@ -103,18 +106,18 @@ class PageTable:
         return taken
 
     def share(self, pages: Iterable[int]) -> None:
-        """Add a reader to each of these pages, which must not write to them."""
+        """Add a user to each of these pages. It must not write to them."""
         for page in pages:
             self._references[page] += 1
             self._kept.pop(page, None)
 
     def release(self, pages: Sequence[int]) -> None:
-        """Remove a reader from each of these pages.
+        """Remove a user from each of these pages.
 
         Raises:
-            EngineError: a page has none.
+            EngineError: a page has no user.
         """
-        # Backwards: a page is useless without those before it, so those must be kept longer.
+        # In reverse order: a page is useless without the pages before it, so these must be kept longer.
         for page in reversed(pages):
             if self._references[page] < 1:
                 raise EngineError(f"page {page} was released more often than it was taken")
@@ -126,21 +129,21 @@ class PageTable:
                     self._free.append(page)
 
     def freed_by(self, readers: Sequence[Sequence[int]]) -> int:
-        """How many pages would become available if these readers gave theirs back."""
+        """How many pages would become available if the users of these lists of pages released them."""
         counts = Counter(chain.from_iterable(readers))
         return sum(self._references[page] == count for page, count in counts.items())
 
     def kept_of(self, pages: Iterable[int]) -> int:
-        """How many of these pages nobody refers to."""
+        """How many of these pages no sequence uses."""
         return sum(page in self._kept for page in pages)
 
     def match(self, key: bytes, ids: Sequence[int], room: int) -> Match:
-        """Find the longest beginning of a text that is in the index. No page gets a reader by that.
+        """Find the longest beginning of a text that is in the index. The users of pages do not change.
 
         Args:
-            key: of what stands before it.
+            key: key of what is before the text.
             ids: the text.
-            room: how many of its tokens the first page takes.
+            room: number of its tokens that belong on the first page.
         """
         pages: list[int] = []
         keys = [key]
@@ -154,10 +157,10 @@ class PageTable:
                 keys.append(_next_key(keys[-1], wanted))
                 start, room = start + room, self.page_tokens
                 continue
-            # In order of their tokens, the neighbours are those that agree longest.
+            # The pages are sorted by tokens, so one of the two neighbours has the longest common beginning.
             near = [(_common(tokens, wanted), page) for tokens, page in siblings[max(place - 1, 0) : place + 1]]
             common, source = max(near, default=(0, -1))
-            # A copy moves a whole page of memory: not for the few control tokens that every prompt begins with.
+            # A copy moves a whole page, which is not worth it for the few control tokens at the beginning of prompts.
             if common < max(1, self.page_tokens // 8):
                 return Match(pages, keys)
             if source in self._kept:
@@ -165,21 +168,21 @@ class PageTable:
             return Match(pages, keys, source, common)
 
     def put(self, key: bytes, tokens: Sequence[int], page: int) -> bytes:
-        """Index a page that has a reader, unless another page has the same text already.
+        """Add a page that is in use to the index, unless another page has the same text already.
 
         Args:
-            key: of the text before it.
-            tokens: its text; nothing of it may be written again.
+            key: key of the text before it.
+            tokens: its text, which must not be overwritten any more.
 
         Returns:
-            The key of the text up to its end.
+            the key of the text up to its end.
         """
         text = tuple(tokens)
         siblings = self._index.setdefault(key, [])
         place = bisect_left(siblings, (text,))
         if place == len(siblings) or siblings[place][0][: len(text)] != text:
             if place and text[: len(siblings[place - 1][0])] == siblings[place - 1][0]:
-                # That page was not full, so nobody refers to it; now its text is a part of the new page.
+                # That page is not full, so no sequence uses it, and its text is now a part of the new page.
                 place -= 1
                 old = siblings[place][1]
                 self._forget(old)
@@ -198,13 +201,14 @@ class PageTable:
             del self._index[key]
 
     def check(self, readers: Iterable[Sequence[int]], writable: Iterable[int] = ()) -> None:
-        """
+        """Check the internal state.
+
         Args:
-            readers: the pages of every reader there is.
-            writable: pages that somebody is going to write to.
+            readers: the pages of each user.
+            writable: pages that will be written to.
 
         Raises:
-            EngineError: the state does not agree with the readers, or contradicts itself.
+            EngineError: the state does not agree with the users, or is inconsistent.
         """
         counts = Counter(chain.from_iterable(readers))
         for page, references in enumerate(self._references):
@@ -232,11 +236,11 @@ class PageTable:
 
 
 def root_key(salt: str, block: Sequence[int] = ()) -> bytes:
-    """The key of an empty text: where the index begins.
+    """The key of an empty text: the root of a tree in the index. 32 bytes.
 
     Args:
-        salt: what else the keys and values depend on: the adapter, the learned prefix, a tenant.
-        block: tokens that see one another in both directions, so that a part of them cannot be shared.
+        salt: everything else that keys and values depend on: the adapter, the learned prefix, a tenant.
+        block: first tokens that attend to one another in both directions, so they can only be shared as a whole.
     """
     name = salt.encode("utf-8", "surrogatepass")
     return blake2b(len(name).to_bytes(8, "little") + name + array("q", block).tobytes(), digest_size=32).digest()
@@ -247,7 +251,7 @@ def _next_key(key: bytes, tokens: Sequence[int]) -> bytes:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens at the beginning of both are equal."""
+    """Number of equal tokens at the beginning of both."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )

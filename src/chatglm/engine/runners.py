@@ -1,4 +1,4 @@
-"""What a step of the engine runs on: a model that reads and writes keys and values in pages.
+"""Runners: they run the model in a step of the engine, with keys and values in pages.
 
 `NativeRunner` calls the native decoder, `TorchRunner` any causal language model of `transformers` (this package's own,
 native GLM, Llama …) on any device. Both take the same chunks and give the same scores.
@@ -30,7 +30,7 @@ __all__ = ["Chunk", "NativeRunner", "Runner", "TorchRunner", "runner_for"]
 _SCORED = 64
 """Rows of scores in memory at a time if those of a whole prompt are wanted: 64 rows of GLM-4 take 39 MB."""
 _DECODING = 32
-"""On torch, chunks of at most this many tokens run together, padded to the longest; longer ones run alone."""
+"""With torch, chunks of at most this many tokens run together, padded to the longest; longer ones run alone."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Chunk:
     """Some tokens of one sequence that go through the model together.
 
     Args:
-        ids: of the sequence, up to the last token of the chunk.
-        start: the first token of the chunk: those before have their keys and values in the pages.
+        ids: ids of the sequence up to the last token of the chunk.
+        start: position of the chunk's first token; the keys and values of all tokens before it are in the pages.
         pages: numbers of the sequence's pages, with room for all of `ids` (and the learned prefix in front).
-        wanted: for how many of the last tokens the scores are needed.
-        adapter: name of the LoRA adapter that it runs with; None: the base model.
+        wanted: number of last tokens whose scores are needed.
+        adapter: name of the LoRA adapter to run with; None: the base model.
     """
 
     ids: Sequence[int]
@@ -57,15 +57,19 @@ class Chunk:
 
 
 class Runner(ABC):
-    """A model over pages.
+    """Runs a model with keys and values in pages.
 
     Attributes:
         model: the model.
-        causal: whether a token sees only those before it. ChatGLM-6B reads its prompt in both directions: the whole
-            prompt has to be in one chunk.
-        prefix: virtual tokens (P-tuning v2) at the front of every sequence's pages, before its first token.
-        window: longest sequence whose tokens see all that come before, in a model of sliding windows; 0: it has none.
-        page_bytes: memory of one page, of all layers.
+        vocabulary: number of ids.
+        causal: whether a token attends only to those before it. ChatGLM-6B reads its prompt in both directions, so the
+            whole prompt must be in one chunk.
+        prefix: number of virtual tokens (P-tuning v2) at the front of every sequence's pages, before its first token.
+        context: longest sequence in tokens by the configuration; 0: unknown.
+        window: longest sequence in which every token attends to all tokens before it, if the model has sliding windows;
+            0: it has none.
+        adapters: names of the model's adapters.
+        page_bytes: bytes of one page, for all layers.
     """
 
     causal: bool
@@ -86,7 +90,7 @@ class Runner(ABC):
 
     @abstractmethod
     def allocate(self, pages: int) -> None:
-        """Get memory for this many pages; earlier contents are lost."""
+        """Allocate memory for this many pages; earlier contents are lost."""
 
     @abstractmethod
     def copy(self, source: int, target: int) -> None:
@@ -94,11 +98,11 @@ class Runner(ABC):
 
     @abstractmethod
     def write_prefix(self, pages: Sequence[int]) -> None:
-        """Put the keys and values of the virtual tokens at the front of a sequence's pages."""
+        """Write the keys and values of the virtual tokens to the front of a sequence's pages."""
 
     @abstractmethod
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
-        """Scores of the wanted tokens, float32 (wanted of all chunks in their order, vocabulary)."""
+        """Scores of the wanted tokens of all chunks, in order: float32 (wanted tokens, vocabulary)."""
 
     @abstractmethod
     def score(self, chunk: Chunk, take: Callable[[Tensor], None]) -> None:
@@ -107,14 +111,14 @@ class Runner(ABC):
         """
 
     def positions(self, chunk: Chunk) -> Tensor:
-        """Of the chunk's tokens: (count,), or (2, count) for ChatGLM-6B."""
+        """Position ids of the chunk's tokens: (count,), or (2, count) for ChatGLM-6B."""
         if self.causal:
             return torch.arange(chunk.start, len(chunk.ids))
         positions: Tensor = self._base.positions_of(torch.tensor([list(chunk.ids)]))[0, :, chunk.start :]
         return positions
 
     def visible(self, chunk: Chunk, positions: Tensor) -> Tensor:
-        """How many of the sequence's keys, the prefix among them, each token of the chunk sees: (count,)."""
+        """Number of the sequence's keys, including the prefix, that each token of the chunk attends to: (count,)."""
         sees = torch.arange(chunk.start, len(chunk.ids)) + 1
         if not self.causal:
             inside = positions[1] == 0  # the prompt
@@ -123,8 +127,8 @@ class Runner(ABC):
         return sees + self.prefix
 
     def block_of(self, prompt: Sequence[int]) -> int:
-        """How many first tokens of a prompt have to go through the model together: ChatGLM-6B's context, whose tokens
-        see one another in both directions, and the <sop> after it, which the positions depend on.
+        """Number of first tokens of a prompt that must go through the model together: for ChatGLM-6B, the context,
+        whose tokens attend to one another in both directions, and the <sop> after it, which the positions depend on.
         """
         if self.causal:
             return 0
@@ -132,24 +136,21 @@ class Runner(ABC):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the model's weights, those that are used twice counted once."""
+        """Bytes of the model's weights; shared weights count once."""
         tensors = {one.data_ptr(): one.nbytes for one in (*self.model.parameters(), *self.model.buffers())}
         return sum(tensors.values())
 
     def replace(self, model: Any) -> None:
-        """Go on with the same model that has got, or lost, an adapter.
-
-        Raises:
-            UnsupportedError: this runner does not support adapters.
-        """
+        """Replace the model by the same model with one adapter more or less."""
         self.model = model
         self._base = model.get_base_model() if hasattr(model, "peft_config") else model
         self.adapters = tuple(model.peft_config) if hasattr(model, "peft_config") else ()
 
     def check_adapter(self, name: str | None) -> None:
-        """
+        """Check the name of an adapter.
+
         Raises:
-            InputError: there is no such adapter on the model.
+            InputError: the model has no such adapter.
         """
         if name is not None and name not in self.adapters:
             has = f"it has {', '.join(self.adapters)}" if self.adapters else "it has none"
@@ -160,7 +161,10 @@ class NativeRunner(Runner):
     """The native decoder on a CPU.
 
     Args:
-        store: of keys and values, torch.float32, torch.float16, torch.int16 or torch.int8.
+        decoder: the decoder of `model`. It decides the type of keys and values.
+
+    Raises:
+        UnsupportedError: the model has adapters.
     """
 
     def __init__(self, model: Any, decoder: Decoder) -> None:
@@ -171,7 +175,7 @@ class NativeRunner(Runner):
         self.page_bytes = decoder.page_bytes
         self._memory = torch.empty(0, 0, dtype=torch.uint8)
         self._embed = self._base.get_input_embeddings()
-        self._angles: tuple[Tensor, Tensor] | None = None  # of positions from 0 on
+        self._angles: tuple[Tensor, Tensor] | None = None  # cosines and sines of positions from 0
 
     def allocate(self, pages: int) -> None:
         self._memory = page_memory(pages, self.page_bytes)
@@ -195,8 +199,8 @@ class NativeRunner(Runner):
             take(self.decoder.head(part))
 
     def _run(self, chunks: Sequence[Chunk], scores: bool) -> Tensor:
-        """Scores of the wanted tokens; or what the head makes them of."""
-        # Lists, and one tensor of them: of a few tokens, every operation of torch is a part of the step.
+        """Scores of the wanted tokens; or, without `scores`, the hidden states that the head computes them from."""
+        # Lists, and one tensor of them, because with few tokens every operation of torch takes a part of the time.
         most = max(len(chunk.pages) for chunk in chunks)
         numbers = torch.tensor([[*chunk.pages, *[0] * (most - len(chunk.pages))] for chunk in chunks])
         ids: list[int] = []
@@ -233,7 +237,7 @@ class NativeRunner(Runner):
         return logits if states is None else states
 
     def _turned(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of positions below `end`, (count, pairs) each, from a table that is made once."""
+        """Cosines and sines of positions below `end`, each (count, pairs), from a table that is kept."""
         if self._angles is None or end > self._angles[0].shape[1]:
             self._angles = self._base.rotary_angles(torch.arange(max(1024, 1 << (end - 1).bit_length()))[None])
         cosines, sines = self._angles
@@ -244,10 +248,11 @@ class TorchRunner(Runner):
     """Any model of `transformers` that takes a cache and a 4-d mask.
 
     Args:
-        store: dtype of keys and values; default: the model's; int16 and int8 with a scale for each token of each group.
+        store: dtype of stored keys and values; default: the model's. int16 and int8 have a scale for each token and
+            group.
 
     Raises:
-        UnsupportedError: the model does not keep keys and values of heads (DeepSeek's latent attention).
+        UnsupportedError: the model has no keys and values of heads (DeepSeek's multi-head latent attention).
     """
 
     def __init__(self, model: Any, store: torch.dtype | None = None) -> None:
@@ -272,7 +277,7 @@ class TorchRunner(Runner):
             2 * self._layers * PAGE_TOKENS * self._shape[0] * (self._shape[1] * self._store.itemsize + scale_bytes)
         )
         self._slots = _Slots(torch.empty(0))
-        # A model that may be compiled whole never looks at a number that the device has computed.
+        # A model that can be compiled as a whole never reads a number back from the device.
         whole = getattr(self._base, "_can_compile_fullgraph", False)
         self._graphs = Graphs(self.device) if self.device.type == "cuda" and whole else None
 
@@ -284,7 +289,7 @@ class TorchRunner(Runner):
     def allocate(self, pages: int) -> None:
         if self._graphs is not None:
             self._graphs.clear()
-        # One page more: padding is written there, and nothing reads it.
+        # One page more, where padding is written. Its contents do not matter.
         shape = (self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape)
         self._slots = _Slots(
             torch.zeros(shape, dtype=self._store, device=self.device),
@@ -303,7 +308,7 @@ class TorchRunner(Runner):
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
         scores: dict[int, Tensor] = {}
-        # Each adapter's chunks by themselves; few tokens together, a long chunk alone.
+        # Chunks with the same adapter run together if they are short; a long chunk runs alone.
         batches: dict[Any, list[int]] = {}
         for number, chunk in enumerate(chunks):
             alone = None if chunk.count <= _DECODING else number
@@ -337,7 +342,7 @@ class TorchRunner(Runner):
         return nullcontext()
 
     def _batch(self, chunks: Sequence[Chunk], adapter: str | None) -> list[Tensor]:
-        """Scores of each chunk's wanted tokens."""
+        """Scores of each chunk's wanted tokens: (wanted, vocabulary) each."""
         size = self._size(chunks)
         recorded = None if self._graphs is None else _recorded(size)
         if recorded is not None:
@@ -357,7 +362,7 @@ class TorchRunner(Runner):
         return found
 
     def _scores(self, table: Tensor, size: _Size, adapter: str | None, keep: int) -> Tensor:
-        """(rows, columns or the last `keep` of them, vocabulary)."""
+        """Scores of a step: (rows, columns, vocabulary); only the last `keep` columns, if `keep` is not 0."""
         with self._with(adapter):
             scores: Tensor = self.model(**self._inputs(table, size), logits_to_keep=keep).logits
         return scores
@@ -367,9 +372,9 @@ class TorchRunner(Runner):
         return _Size(len(chunks), max(chunk.count for chunk in chunks), -(-most // PAGE_TOKENS))
 
     def _table(self, chunks: Sequence[Chunk], size: _Size) -> Tensor:
-        """All that a step depends on, int64 (rows, …), in the CPU's memory. Of each row: ids, positions, slots to write
-        to, and how many keys are seen, for each column; tokens with the chunk's; pages. Padding sees one
-        token, and is written where nothing reads.
+        """All inputs of a step in one tensor: int64 (rows, …), in the CPU's memory. A row has for each column the id,
+        the position, the slot to write to, and the number of visible keys; then the number of tokens up to the chunk's
+        end, and the pages. Padding attends to one token, and is written to the page for padding.
         """
         rows, columns, pages = size
         kinds = 1 if self.causal else 2
@@ -397,13 +402,14 @@ class TorchRunner(Runner):
         return torch.from_numpy(table)
 
     def _inputs(self, table: Tensor, size: _Size) -> dict[str, Any]:
-        """What a model of `transformers` is called with, from a `_table` on its device, for which nothing waits."""
+        """The arguments of a model of `transformers`, from a `_table` on its device, without a synchronisation."""
         _, columns, pages = size
         kinds = 1 if self.causal else 2
         ids, positions, write, sees, end, held = table.split([columns, kinds * columns, columns, columns, 1, pages], 1)
         places = torch.arange(pages * PAGE_TOKENS, device=table.device)
         slots = (held[:, :, None] * PAGE_TOKENS + places[:PAGE_TOKENS]).flatten(1)
-        # What is behind a sequence's end is masked, and may be anything: zero times infinity would be no number.
+        # Positions after a sequence's end are masked, but their contents are undefined, and zero times infinity is NaN.
+        # So the first slot is read there.
         read = torch.where(places < end, slots, slots[:, :1])
         mask = torch.zeros(len(table), 1, columns, len(places), dtype=self.dtype, device=table.device)
         mask.masked_fill_((places >= sees[..., None])[:, None], torch.finfo(self.dtype).min)
@@ -417,7 +423,7 @@ class TorchRunner(Runner):
 
 
 class _Size(NamedTuple):
-    """Of a step: chunks, tokens of the longest one, pages of the longest sequence."""
+    """Size of a step: number of chunks, tokens of the longest chunk, pages of the longest sequence."""
 
     rows: int
     columns: int
@@ -425,7 +431,7 @@ class _Size(NamedTuple):
 
 
 def _recorded(size: _Size) -> _Size | None:
-    """The size, not much larger, of the CUDA graph that does a step; None: none is worth it."""
+    """The size of the CUDA graph for a step, which is at least the step's; None: a graph would save no time."""
     columns = 1 << (size.columns - 1).bit_length()
     rows = 1 << (size.rows - 1).bit_length() if size.rows <= 8 else -(-size.rows // 8) * 8
     pages = max(2, 1 << (size.pages - 1).bit_length())
@@ -440,7 +446,7 @@ class _Slots:
 
     Args:
         states: (layers, 2, slots, groups, channels).
-        scales: of integers, float32 (layers, 2, slots, groups, 1).
+        scales: scales of integer states, float32 (layers, 2, slots, groups, 1); None: the states are floats.
     """
 
     states: Tensor
@@ -458,14 +464,14 @@ class _Slots:
                 pages[:, :, target] = pages[:, :, source]
 
     def write(self, layer: int, which: int, slots: Tensor, states: Tensor) -> None:
-        """Keys (0) or values (1), (..., groups, channels), to slots (...)."""
+        """Write keys (`which` is 0) or values (1), (..., groups, channels), to slots (...)."""
         if self.scales is not None:
             width, kept = states.shape[-1], self.states.dtype
             states, self.scales[layer, which, slots] = quantize_inputs(states.float(), width, kept)
         self.states[layer, which, slots] = states.to(self.states)
 
     def read(self, layer: int, slots: Tensor, dtype: torch.dtype) -> Tensor:
-        """(2, ..., groups, channels) of slots (...)."""
+        """Keys and values of slots (...): (2, ..., groups, channels)."""
         seen = self.states[layer][:, slots].to(dtype)
         if self.scales is not None:
             seen = seen * self.scales[layer][:, slots].to(dtype)
@@ -473,12 +479,12 @@ class _Slots:
 
 
 class _PagedCache(Cache):  # type: ignore[misc]
-    """Keys and values of one forward pass: new ones are written to their slots, and all that are seen are read.
+    """Keys and values of one forward pass: new ones are written to their slots, then all visible ones are read.
 
     Args:
-        slots: of the engine.
-        write: (B, S) slot of every new token.
-        read: (B, T) slots of every token of a sequence, in order; what is behind its end is masked.
+        slots: the engine's memory.
+        write: (B, S): slot of every new token.
+        read: (B, T): slots of all tokens of each sequence, in order; those after its end are masked.
     """
 
     def __init__(self, slots: _Slots, write: Tensor, read: Tensor) -> None:
@@ -503,7 +509,7 @@ class _PagedCache(Cache):  # type: ignore[misc]
 
 
 def _window(config: Any) -> int:
-    """See `Runner.window`."""
+    """The value of `Runner.window`."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and set(kinds) == {"full_attention"}:
         return 0
@@ -521,10 +527,13 @@ def runner_for(model: Any, store: torch.dtype | None = None, *, adaptable: bool 
     """The fastest runner that can run a model.
 
     Args:
-        adaptable: the model may get adapters later, which the native decoder cannot run.
-        store: of keys and values: torch.float32, float16, int16, int8 (or, on torch, any other float); default: float32
-            for a float32 model, else two bytes.
+        store: dtype of stored keys and values: float32, float16, int16, int8 (or, with torch, any other float);
+            default: float32 for a float32 model, else a type of two bytes.
+        adaptable: the model may get adapters later, so the native decoder cannot be used.
+
+    Raises:
+        UnsupportedError: the model has multi-head latent attention (DeepSeek).
     """
-    # An adapter on the embedding alone leaves the decoder as it is; yet the native one would not apply it.
+    # A model with adapters is never run natively: an adapter only on the embedding would not be noticed, and ignored.
     decoder = None if adaptable or hasattr(model, "peft_config") else decoder_of(model, store)
     return TorchRunner(model, store) if decoder is None else NativeRunner(model, decoder)

@@ -1,13 +1,13 @@
-"""From scores to tokens: several answers at once, each by its own parameters and its own randomness.
+"""Samples tokens from scores: several answers at once, each with its own options and its own random numbers.
 
-Scores pass in this order, each step as `transformers` has it: repetition, presence and frequency penalties, logit_bias,
-bad words, the constraint; then temperature, top_k, top_p, min_p. Tokens of equal score count as ordered by their ids,
-so that what is kept does not depend on how it was sorted; only top_k keeps all those that tie for its last place.
+Scores are changed in this order, each step as in `transformers`: repetition, presence and frequency penalties,
+logit_bias, bad words, the constraint; then temperature, top_k, top_p, min_p. Tokens of equal score are ordered by their
+ids, so the result does not depend on the method of sorting; only top_k keeps all tokens that tie for its last place.
 
-A draw is decided by one number between 0 and 1, which is computed from the seed, the number of the answer (of n) and
-the place in it. So an answer is the same alone and in any batch, after preemption, and with speculation: there, a
-proposed token is accepted if it is the one that would have been drawn in its place. The text is then not only
-distributed as without speculation; it is the same text.
+A draw depends on one number between 0 and 1, which is computed from the seed, the number of the answer (of n) and the
+position in it. So an answer is the same alone and in any batch, after preemption, and with speculation: a proposed
+token is accepted only if it is the token that would have been drawn at its position. So speculation does not only keep
+the distribution of texts; it gives the same text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from chatglm.params import SamplingParams
 __all__ = ["Answer", "Draw", "draw", "log_probabilities"]
 
 _LIKELIEST = 256
-"""Without top_k, this many candidates are sorted first; all of them only if these are not enough."""
+"""Without top_k, only this many candidates are sorted at first; all tokens are sorted only if these are not enough."""
 _ALTERNATIVES = 20
 """Largest value of `logprobs`."""
 _HOTTEST = 1e30
@@ -51,9 +51,9 @@ class Draw:
 
     Attributes:
         token: its id.
-        logprob: natural logarithm of its probability; None unless `logprobs` was asked for. Probabilities are the
-            model's own: of its scores as they are, before penalties, constraint and temperature.
-        alternatives: the likeliest tokens in its place and their log-probabilities, likeliest first.
+        logprob: natural logarithm of its probability; None if `logprobs` is not set. Probabilities are the model's own:
+            computed from its scores before penalties, constraint and temperature.
+        alternatives: the most likely tokens at its position as (id, logprob), the most likely first.
     """
 
     token: int
@@ -62,30 +62,31 @@ class Draw:
 
 
 LONGEST_LEAD = 8
-"""Most uncounted tokens at the beginning of an answer: a model that writes only whitespace must reach its limit."""
+"""Most uncounted tokens at the beginning of an answer, so that a model that writes only whitespace reaches its limit.
+"""
 
 
 class Answer:
-    """One answer as it grows: what the choice of its next token depends on, besides the scores.
+    """The state of one answer: everything that its next token depends on, except the scores.
 
     Args:
         params: its options; `stop`, `n` and the limits of length are not used here.
         prompt: ids in front of the answer.
-        vocabulary: how many scores there are for each token.
-        index: which of the n answers to its prompt it is.
-        stop_ids: further ids that end it, besides `params.stop_ids`.
-        constraint: the grammar of its text, for this answer alone (`fork` it for each of n).
+        vocabulary: number of ids of the model.
+        index: number of the answer among the n answers to its prompt.
+        stop_ids: ids that end it, in addition to `params.stop_ids`.
+        constraint: the grammar of its text. Each answer needs its own (`fork`).
         uncounted: tells whether a token at the beginning of the answer is not counted.
 
     Raises:
         InputError: logit_bias, bad_words_ids or stop_ids name a token that is not in the vocabulary.
 
     Attributes:
-        tokens: the answer so far.
-        lead: how many of them, the first, are not counted.
-        stop_ids: all of them.
-        stopped: whether the last token is one of them.
-        failure: why no token can be added any more; None: one can.
+        tokens: ids of the answer so far.
+        lead: how many tokens at its beginning are not counted.
+        stop_ids: all ids that end it.
+        stopped: whether the last token is one of these.
+        failure: the error because of which no token can be added any more; None: there is none.
     """
 
     def __init__(
@@ -115,8 +116,8 @@ class Answer:
         self.failure: ChatGLMError | None = None
         self._seed = secrets.randbits(63) if params.seed is None else params.seed
         self._penalised = params.presence_penalty != 0 or params.frequency_penalty != 0
-        self._counts = _Counts()  # of the answer's tokens
-        self._seen = _Counts()  # of the prompt's too
+        self._counts = _Counts()  # how often tokens are in the answer
+        self._seen = _Counts()  # how often tokens are in prompt and answer
         if params.repetition_penalty != 1:
             self._seen.add(prompt)
         self._bias: tuple[Tensor, Tensor] | None = None
@@ -136,11 +137,11 @@ class Answer:
         )
 
     def plain(self, ahead: Sequence[int]) -> bool:
-        """Whether scores are used unchanged, for the next token and after each token that is assumed to come."""
+        """Whether scores are used unchanged for the next token, and after each of the tokens `ahead`."""
         return self._plain and (self.constraint is None or self.constraint.free(ahead))
 
     def sibling(self, index: int, constraint: Constraint | None) -> Answer:
-        """Another answer to the same prompt, also without tokens. Tables that the options need are shared."""
+        """Another answer to the same prompt, before its first token. Both share the tables of their options."""
         made = copy.copy(self)
         made.index, made.constraint = index, constraint
         made.tokens, made._tail = [], list(self._tail)
@@ -150,17 +151,21 @@ class Answer:
         return made
 
     def number(self, ahead: int) -> float:
-        """The random number between 0 and 1 that decides the draw `ahead` tokens after the next."""
+        """The random number between 0 and 1 for the draw `ahead` tokens after the next one."""
         place = f"{self._seed} {self.index} {len(self.tokens) + ahead}".encode()
         bits = int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 12
         return (bits + 0.5) / 2**52
 
     def adjust(self, scores: Tensor, ahead: Sequence[int], constraint: Constraint | None) -> None:
-        """Apply all but temperature, top_k, top_p and min_p to the scores, (vocabulary,), in place.
+        """Apply all options except temperature, top_k, top_p and min_p to the scores, in place.
 
         Args:
-            ahead: tokens that are assumed to have come.
-            constraint: where the grammar is after them.
+            scores: float32 (vocabulary,).
+            ahead: proposed tokens that are assumed to be in the answer already.
+            constraint: the state of the grammar after them.
+
+        Raises:
+            UnsupportedError: the grammar needs more work or memory than it may have.
         """
         params = self.params
         if params.repetition_penalty != 1:
@@ -188,13 +193,13 @@ class Answer:
             constraint.allow(scores)
 
     def _lead_with(self, token: int, lead: int, length: int) -> int:
-        """The lead of an answer after one more token."""
+        """The lead of an answer of this lead and length after one more token."""
         if self._uncounted is None or lead < length or lead == LONGEST_LEAD or not self._uncounted(token):
             return lead
         return lead + 1
 
     def _counted(self, ahead: Sequence[int]) -> int:
-        """How many tokens count, with those that are assumed to have come."""
+        """The number of counted tokens, if the tokens `ahead` are in the answer already."""
         lead, length = self.lead, len(self.tokens)
         for token in ahead:
             lead = self._lead_with(token, lead, length)
@@ -202,7 +207,12 @@ class Answer:
         return length - lead
 
     def accept(self, token: int) -> None:
-        """Add the next token. If the constraint raises an error, the answer is unchanged."""
+        """Add the next token. If the constraint refuses it, the answer is unchanged.
+
+        Raises:
+            InputError: the constraint does not allow the token.
+            UnsupportedError: the constraint needs more work or memory than it may have.
+        """
         if self.constraint is not None:
             self.constraint.accept(token)
         self.lead = self._lead_with(token, self.lead, len(self.tokens))
@@ -217,13 +227,14 @@ class Answer:
 
 
 class _Sequences:
-    """Sequences of tokens that must not be generated. The time of a step depends on the sequences that match the text,
-    not on how many there are.
+    """Sequences of tokens that must not be generated. The time for a step depends only on the sequences that match the
+    end of the text, not on the number of all sequences.
     """
 
     def __init__(self, words: Iterable[Sequence[int]]) -> None:
         self.longest = 0
-        # The tokens before each last one, backwards, as a tree; under None the last tokens of the words that end there.
+        # A tree of the tokens before the last one, backwards. The key None of a node has the last tokens of the
+        # sequences that end there.
         self._tree: dict[Any, Any] = {}
         for word in words:
             self.longest = max(self.longest, len(word))
@@ -236,7 +247,7 @@ class _Sequences:
         return self.longest > 0
 
     def last_tokens(self, tail: Sequence[int]) -> list[int]:
-        """Tokens that would complete a sequence after this text."""
+        """The tokens that would complete a sequence after this text."""
         found: list[int] = []
         node = self._tree
         for token in reversed(tail):
@@ -247,7 +258,7 @@ class _Sequences:
 
 
 class _Counts:
-    """How often each token has occurred, as arrays that grow: a step only adds the new tokens."""
+    """How often each token has occurred. The arrays grow, so a step only adds the new tokens."""
 
     def __init__(self) -> None:
         self._slots: dict[int, int] = {}
@@ -269,7 +280,7 @@ class _Counts:
             self._counts[slot] += 1
 
     def plus(self, tokens: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Ids and counts as if these tokens were added."""
+        """Ids and counts, each (tokens,), as if these tokens were added."""
         ids, counts = self._ids[: len(self._slots)], self._counts[: len(self._slots)]
         for token in tokens:
             slot = self._slots.get(token)
@@ -289,19 +300,22 @@ def draw(
 ) -> list[list[Draw] | ChatGLMError]:
     """Choose the next tokens of several answers, and add them to the answers.
 
-    An answer with k proposed tokens has 1 + k rows of scores: after what it has, and after each of the proposed. Its
-    tokens are drawn row by row, up to the first that is not the proposed one (that one included) or ends the answer.
+    An answer with k proposed tokens has 1 + k rows of scores: after its last token, and after each proposed token. Its
+    tokens are drawn row by row, up to and including the first one that differs from the proposal or ends the answer.
 
     Args:
-        scores: float32 (rows, vocabulary), the answers' rows one after the other; overwritten.
-        answers: none of them stopped.
-        proposals: of each answer; None: there are none.
+        scores: float32 (rows, vocabulary), the rows of one answer after those of the other; overwritten.
+        answers: answers that have not stopped.
+        proposals: the proposed tokens of each answer; None: there are none.
 
     Returns:
-        For each answer its new tokens, at least one; or, where none can be drawn, the error: NumericalError if the
-        model's scores are not finite, InputError if the parameters together forbid every token, UnsupportedError if
-        the constraint gives up, EngineError if something else fails. Such an answer is unchanged, and the
-        others are not affected.
+        for each answer its new tokens, at least one. If none can be drawn, the error instead: NumericalError if the
+            model's scores are not finite, InputError if the options together forbid every token, UnsupportedError if
+            the constraint needs more work or memory than it may have, EngineError if something else fails. Such an
+            answer is unchanged, and the others are not affected.
+
+    Raises:
+        InputError: the number of rows does not fit the answers and proposals.
     """
     if proposals is None:
         proposals = [()] * len(answers)
@@ -365,7 +379,7 @@ def _draw(
             taken.append(draws[row])
             if answer.stopped or row == first + len(ahead) or draws[row].token != ahead[row - first]:
                 break
-        # Tokens that were drawn before a row failed stand; their successor fails in the next step.
+        # Tokens that were drawn before a row failed are kept; the next step fails then.
         results.append(failure if failure is not None and not taken else taken)
         first += len(ahead) + 1
     return results
@@ -379,7 +393,7 @@ def _adjust(
     finite: Sequence[bool],
     errors: dict[int, ChatGLMError],
 ) -> None:
-    """Adjust an answer's rows, as far as they can be reached."""
+    """Adjust an answer's rows of scores, except those after a proposed token that cannot be drawn."""
     constraint = answer.constraint
     for done in range(len(ahead) + 1):
         row = first + done
@@ -404,7 +418,7 @@ def _adjust(
 def _choose(
     scores: Tensor, rows: Sequence[tuple[Answer, int]], usable: Sequence[int], errors: dict[int, ChatGLMError]
 ) -> list[Draw]:
-    """The token of every usable row; of the others, 0. A row that fails is noted in `errors`."""
+    """Draw a token for every usable row; the others get token 0. The error of a row that fails is put into `errors`."""
     chosen = [0] * len(rows)
     greedy, whole, cut = [], [], []
     for row in usable:
@@ -415,7 +429,7 @@ def _choose(
             cut.append(row)
         else:
             whole.append(row)
-    # On a GPU all together; on a CPU one by one, as memory for several rows at once costs more than they do.
+    # On a GPU all rows together; on a CPU one by one, because there the memory for several rows takes more time.
     few = 1 if scores.device.type == "cpu" else len(rows)
     for some, of, size in ((greedy, _likeliest, len(rows)), (whole, _from_all, few), (cut, _from_few, few)):
         for start in range(0, len(some), size):
@@ -435,7 +449,7 @@ def _likeliest(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
 
 
 def _cooled(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> Tensor:
-    """Scores at each row's temperature, the best of a row 0; in place."""
+    """Divide scores by each row's temperature, so that the best score of a row is 0; in place."""
     heat = [min(max(answer.params.temperature, 1 / _HOTTEST), _HOTTEST) for answer, _ in rows]
     return scores.sub_(scores.amax(dim=-1, keepdim=True)).div_(torch.tensor(heat, device=scores.device)[:, None])
 
@@ -445,7 +459,8 @@ def _from_all(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
     numbers = torch.tensor([answer.number(ahead) for answer, ahead in rows], dtype=torch.float64, device=scores.device)
     sums = _cooled(scores, rows).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     total = sums[:, -1]
-    # Below the total in spite of rounding, and right of equal sums: a token without probability is never drawn.
+    # The place is below the total in spite of rounding, and right of equal sums, so that a token with probability 0 is
+    # never drawn.
     place = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
     found = torch.searchsorted(sums, place[:, None], right=True)[:, 0]
     tokens: list[int] = found.clamp(max=scores.shape[1] - 1).tolist()
@@ -453,10 +468,10 @@ def _from_all(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
 
 
 def _from_few(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
-    """Draw from what top_k, top_p and min_p leave, in the order of scores, then ids."""
+    """Draw from the tokens that top_k, top_p and min_p keep, in the order of scores, then ids."""
     x = _cooled(scores, rows)
     size = x.shape[1]
-    # One more than is kept, to see whether the last one ties with the next.
+    # One score more than is kept, to see whether the last one ties with the next.
     first = _best(x, min(size, 1 + max(answer.params.top_k or _LIKELIEST for answer, _ in rows)))
     masses = [0.0] * len(rows)
     if any(answer.params.top_p < 1 and not answer.params.top_k for answer, _ in rows):
@@ -476,7 +491,7 @@ def _from_few(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
 
 
 def _best(x: Tensor, count: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Of every row the highest scores and their ids; equal ones in the order of their ids."""
+    """The `count` highest scores of every row and their ids: (count,) each. Equal scores are ordered by their ids."""
     values, ids = (part.cpu().numpy() for part in x.topk(count, dim=-1))
     found = []
     for best, places in zip(values, ids, strict=True):
@@ -488,9 +503,10 @@ def _best(x: Tensor, count: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any
 
 
 def _sorted(x: Tensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """All of a row's scores, none above 0, the highest first, and their ids; equal ones in the order of their ids."""
+    """All scores of a row (at most 0), the highest first, and their ids. Equal scores are ordered by their ids."""
     scores = x.cpu().numpy()
-    # The bits of negative floats, read as a number, grow as they fall. Numbers are sorted many times faster than pairs.
+    # The bits of negative floats, read as integers, are greater for smaller floats. Integers are sorted many times
+    # faster than pairs.
     keys = scores.view(np.uint32).astype(np.uint64) << np.uint64(32) | np.arange(len(scores), dtype=np.uint64)
     keys.sort()
     ids = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -498,22 +514,22 @@ def _sorted(x: Tensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complete: bool) -> npt.NDArray[Any] | None:
-    """Relative probabilities of the tokens that are kept, which are the first ones.
+    """Relative probabilities of the tokens that are kept. These are the first ones of `scores`.
 
     Args:
-        scores: the best ones, falling from 0 on.
-        mass: sum of exp(score) over all tokens, also those that are not here; needed without top_k.
-        complete: whether these are all there are.
+        scores: the highest scores in descending order, from 0.
+        mass: sum of exp(score) over all tokens, including those that are not in `scores`; needed without top_k.
+        complete: whether `scores` has all tokens.
 
     Returns:
-        None if `scores` ends too early to decide it.
+        float64 (kept,); None if more scores are needed to decide it.
     """
     kept = int(np.count_nonzero(scores > -np.inf))
-    if kept < len(scores):  # what is forbidden comes last
+    if kept < len(scores):  # forbidden tokens are last
         scores, complete = scores[:kept], True
     if 0 < params.top_k < kept:
         kept = int(np.count_nonzero(scores >= scores[params.top_k - 1]))
-        if kept == len(scores) and not complete:  # more may tie, and count for top_p
+        if kept == len(scores) and not complete:  # more tokens may tie, and count for top_p
             return None
     weights = np.exp(scores[:kept].astype(np.float64))
     if params.top_k or complete:
@@ -523,7 +539,7 @@ def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complet
     if params.min_p:
         kept = min(kept, int(np.count_nonzero(weights >= params.min_p)))
     kept = max(kept, 1)
-    # What follows may have the same score, and then a smaller id.
+    # A token that is not in `scores` may have the same score and a smaller id.
     return weights[:kept] if complete or scores[kept - 1] > scores[-1] else None
 
 
@@ -532,7 +548,8 @@ def log_probabilities(scores: Tensor, tokens: Sequence[int], alternatives: int) 
 
     Args:
         scores: float32 (rows, vocabulary).
-        alternatives: how many of the likeliest tokens to name, at most 20.
+        tokens: the given token of each row.
+        alternatives: how many of the most likely tokens to return with each, at most 20.
 
     Raises:
         NumericalError: a row of scores is not finite.
@@ -545,9 +562,13 @@ def log_probabilities(scores: Tensor, tokens: Sequence[int], alternatives: int) 
 
 
 def _entries(table: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Draw]:
-    """Tokens with their log-probabilities, from a table (rows, vocabulary) of all; a count of alternatives for each."""
+    """Tokens with their log-probabilities and as many alternatives as `counts` says.
+
+    Args:
+        table: log-probabilities of all tokens, (rows, vocabulary).
+    """
     own = table.gather(1, torch.tensor(tokens, device=table.device)[:, None])[:, 0].tolist()
-    # Always the same number, so that the order of equal ones does not depend on other requests.
+    # Always the same number, so that the order of equal values does not depend on other requests.
     values, ids = (part.tolist() for part in table.topk(min(_ALTERNATIVES, table.shape[1]), dim=-1))
     return [
         Draw(token, own[row], tuple(zip(ids[row][:count], values[row][:count], strict=True)))

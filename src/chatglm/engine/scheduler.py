@@ -1,23 +1,24 @@
-"""Decides which tokens of which sequences go through the model in the next step. It touches no tensor.
+"""Decides which tokens of which sequences go through the model in the next step. It uses no tensors.
 
-A task is one sequence in the making. It waits, then runs with pages of its own, and may be preempted: it loses its
-pages, keeps its ids, and waits again at its old place. A step takes, within a budget of tokens,
+A task is a sequence that is being generated. It waits, then it runs with pages of its own. It may be preempted: then it
+loses its pages, keeps its ids, and waits again at its old place. A step has a budget of tokens, and takes
 
-1. the last token of every running task whose other tokens are computed, so that no prompt holds up an answer;
-2. prompts, in pieces: half of what is left for the oldest, the rest for the one that needs least, so that a long prompt
-   gets on and short ones need not wait for it;
-3. tokens that a proposer bets on (speculation), from what nobody else wants: they preempt nobody.
+1. the last token of every running task whose other tokens are computed, so that prompts do not delay answers;
+2. prompts, in pieces: the oldest prompt gets half of the budget that is left, and those with the fewest missing tokens
+   get the rest. So a long prompt makes progress, and short ones do not wait for it;
+3. proposed tokens (speculation), if some budget is left. They never cause a preemption.
 
-Tasks belong to clients. The next one that is admitted is of the client that has the fewest running, and of these the
-oldest; a client's own tasks begin in order of arrival. Two exceptions: a task that begins like a prompt that is being
-read waits until those pages can be shared, and lets others pass; and one that needs more pages than there are may be
-passed by other clients, but not for ever.
+Tasks belong to clients. The next task to be admitted is the oldest one of the client with the fewest running tasks; a
+client's own tasks begin in order of arrival. There are two exceptions. A task whose text begins like a prompt that is
+being read waits until it can share those pages, and others may be admitted before it. And if a task needs more pages
+than are free, a limited number of tasks of other clients may be admitted before it.
 
-When all places are taken, or a client that has nothing running finds no pages, the newest tasks of the client that has
-most are preempted.
-Preemption takes a client's newest, and never the oldest of all. So the oldest running task gets on until it is
-finished. The oldest of all, when it waits, is the only one of its client, and so the next to be admitted: every task
-finishes.
+If all places are taken, or if there are no pages for a client without a running task, the newest tasks of the client
+with the most tasks or pages are preempted.
+
+Every task finishes: preemption takes the newest task of a client, and never the oldest of all tasks, so the oldest
+running task always runs to its end. If the oldest of all tasks waits, its client has nothing running, so it is admitted
+next.
 """
 
 from __future__ import annotations
@@ -35,35 +36,39 @@ from chatglm.errors import EngineError, InputError, QueueFullError
 __all__ = ["Plan", "Scheduler", "Span", "Task"]
 
 _SIDE_BY_SIDE = 4
-"""Prompts that are read at the same time. There are more only while they fit in the step: each holds all its pages."""
+"""Number of prompts that are read at the same time. More are read only if all fit into one step, because each needs
+all its pages."""
 _ASIDE = 16
-"""Most tasks that are passed over because they wait for pages of a prompt that is being read."""
+"""Most tasks that are skipped because they wait for pages of a prompt that is being read."""
 _PASSES = 64
 """Most tasks of other clients that may be admitted before a task that needs more pages than are free."""
 
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """One sequence: a prompt, and what was generated.
+    """One sequence: a prompt, and the tokens generated so far.
 
     Args:
-        ids: all tokens so far. The scheduler appends those that `Scheduler.advance` is told; nobody else changes them.
+        ids: all tokens so far. `Scheduler.advance` appends tokens; nobody else changes them.
         limit: maximum length in tokens.
-        salt: what else its keys and values depend on (adapter, learned prefix): tasks of another share nothing with it.
-        block: number of first tokens that see one another in both directions: they go through the model together, and
-            share pages only with an equal block. 0: a token sees only those before it.
-        score: number of first tokens whose scores are wanted: each is computed once, even if a page has it.
-        client: the client that it belongs to; places and pages are shared fairly between clients. "": no client.
-        answers: how many answers there will be: this task, and those that fork from it.
-        owner: the caller's own.
+        salt: everything else that its keys and values depend on (adapter, learned prefix). Only tasks with the same
+            salt share pages.
+        block: number of first tokens that attend to one another in both directions. They go through the model together,
+            and their pages are shared only with an equal block. 0: each token attends only to those before it.
+        score: number of first tokens whose scores are wanted. Each of these is computed once, even if it is cached.
+        client: the client that it belongs to; places and pages are shared fairly between clients. "": the client
+            without a name.
+        answers: number of answers: this task, and those that will fork from it.
+        owner: any object of the caller.
 
     Attributes:
         scored: how many of the wanted scores were computed.
-        proposal: tokens that may come next; the caller sets them before a plan, the plan takes as many as fit.
+        proposal: tokens that may come next. The caller sets them before `plan`, which takes as many as fit.
         computed: number of first tokens whose keys and values are in `pages`.
         pages: its pages, in order; a learned prefix lies in front of the first token.
-        reused: tokens of the prompt that did not have to be computed.
-        state: new, waiting, running or finished. A preempted task loses its pages, and they are computed again.
+        reused: number of tokens of the prompt that came from the prefix cache.
+        state: new, waiting, running or finished. A preempted task waits; its keys and values are computed again.
+        rank: order of arrival; forks have the first number of their origin.
     """
 
     ids: list[int]
@@ -80,21 +85,21 @@ class Task:
     pages: list[int] = field(default_factory=list, init=False)
     reused: int = field(default=0, init=False)
     state: Literal["new", "waiting", "running", "finished"] = field(default="new", init=False)
-    rank: tuple[int, int] = field(default=(0, 0), init=False)  # order of arrival; forks arrived with their origin
-    _keys: list[bytes] = field(default_factory=list, init=False)  # of the text before each full page, and after them
-    _admitted: bool = field(default=False, init=False)  # admitted once or more
+    rank: tuple[int, int] = field(default=(0, 0), init=False)
+    _keys: list[bytes] = field(default_factory=list, init=False)  # of the text before each full page, and after all
+    _admitted: bool = field(default=False, init=False)  # whether it was ever admitted
     _turn: int = field(default=0, init=False)  # order of the last admission
     _passed: int = field(default=0, init=False)  # how many later tasks were admitted before it
-    _refused: int = field(default=-1, init=False)  # its pages are not looked up again until there is more room
+    _refused: int = field(default=-1, init=False)  # pages that were available when it was last refused; -1: it was not
 
     @property
     def remaining(self) -> int:
-        """Tokens that have to be computed before the next one is known."""
+        """Number of tokens that must be computed before the next one can be chosen."""
         return len(self.ids) - self.computed
 
     @property
     def scoring(self) -> bool:
-        """Whether the scores of further tokens are wanted."""
+        """Whether wanted scores are still missing."""
         return self.scored < self.score
 
 
@@ -103,10 +108,10 @@ class Span:
     """Tokens of one task that go through the model.
 
     Attributes:
-        start: the first of them.
-        count: how many, the proposal among them.
-        proposal: tokens behind the task's last one.
-        wanted: for how many of the last tokens scores are needed: 0 inside a prompt, else 1 + those of the proposal.
+        start: position of the first of them.
+        count: number of tokens, including the proposal.
+        proposal: proposed tokens after the task's last one.
+        wanted: number of last tokens whose scores are needed: 0 inside a prompt, else 1 + length of the proposal.
     """
 
     task: Task
@@ -117,7 +122,7 @@ class Span:
 
     @property
     def ids(self) -> list[int]:
-        """Of the task, up to the last token of the span. Not a copy where that is all of them."""
+        """Ids of the task up to the last token of the span. It is the task's own list if that is all of them."""
         if self.start + self.count == len(self.task.ids):
             return self.task.ids
         return [*self.task.ids[: self.start + self.count - len(self.proposal)], *self.proposal]
@@ -125,11 +130,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Plan:
-    """One step.
+    """What to do in one step.
 
     Attributes:
-        copies: (source, target) of pages to copy, one after the other, before anything else.
-        spans: what goes through the model; at most one of each task.
+        copies: (source, target) of pages to copy first, one after the other.
+        spans: tokens that go through the model; at most one span of each task.
     """
 
     copies: list[tuple[int, int]]
@@ -140,17 +145,18 @@ class Scheduler:
     """Schedules tasks over a table of pages.
 
     Args:
-        table: the pages; nobody else takes any.
-        budget: most tokens of a step. Only a block that is longer goes through in a step of more.
-        max_running: most tasks that run at a time.
-        max_waiting: most answers that wait to be begun. When there are more clients than one, a client that has fewer
-            waiting than an equal share finds room for that even when others have filled the queue.
+        table: the pages; only the scheduler may allocate any.
+        budget: most tokens of a step. Only a block may be longer: it goes through the model in one step.
+        max_running: most tasks that run at once.
+        max_waiting: most answers that wait for their beginning. If there are several clients, a client may always fill
+            an equal share of the queue, even if others have filled all of it.
 
     Attributes:
-        preemptions, reused: how often a task lost its pages so far, and how many tokens did not have to be computed.
+        preemptions: how often a task lost its pages.
+        reused: number of tokens that came from the prefix cache.
 
     Raises:
-        InputError: the budget leaves nothing for prompts when all run, or a number is not positive.
+        InputError: a number is not positive, or `budget` is not greater than `max_running`.
     """
 
     def __init__(self, table: PageTable, *, budget: int = 512, max_running: int = 64, max_waiting: int = 256) -> None:
@@ -162,9 +168,9 @@ class Scheduler:
             )
         self.table, self.budget, self.max_running, self.max_waiting = table, budget, max_running, max_waiting
         self.preemptions = self.reused = 0
-        self._queues: dict[str, list[Task]] = {}  # of those that wait, by client; each by rank
+        self._queues: dict[str, list[Task]] = {}  # waiting tasks of each client, by rank
         self._running: list[Task] = []  # by rank
-        self._places: dict[str, int] = {}  # how many of these each client has
+        self._places: dict[str, int] = {}  # number of running tasks of each client
         self._numbers = count()
         self._turns = count()
         self._copies: list[tuple[int, int]] = []
@@ -172,7 +178,7 @@ class Scheduler:
 
     @property
     def waiting(self) -> Sequence[Task]:
-        """The oldest first."""
+        """The waiting tasks, the oldest first."""
         return sorted(chain.from_iterable(self._queues.values()), key=_rank)
 
     @property
@@ -185,20 +191,20 @@ class Scheduler:
 
     @property
     def running(self) -> Sequence[Task]:
-        """The oldest first."""
+        """The running tasks, the oldest first."""
         return self._running
 
     def add_prefix(self, salt: str, tokens: int) -> list[int]:
         """Pin pages for a learned prefix (P-tuning v2), in front of every task with this salt.
 
         Args:
-            tokens: virtual ones.
+            tokens: number of virtual tokens.
 
         Returns:
-            Its pages, to be written before the next step.
+            the pages of the prefix. The caller must write them before the next step.
 
         Raises:
-            InputError: the salt has a prefix, tasks are under way, or the memory is too small.
+            InputError: the salt has a prefix already, there are tasks, or the memory is too small.
         """
         if salt in self._prefixes or not self.idle:
             raise InputError(
@@ -214,12 +220,13 @@ class Scheduler:
         return list(self._prefixes[salt][1])
 
     def submit(self, task: Task) -> None:
-        """Take a new task on.
+        """Queue a new task.
 
         Raises:
-            InputError: it has no tokens or more than its limit, could not be finished in this memory even alone, or has
-                more answers than may wait.
-            QueueFullError: too many wait.
+            InputError: it has no tokens or more than its limit, its limit is too long for the memory, or it has more
+                answers than may wait.
+            QueueFullError: too many answers wait.
+            EngineError: the task is not new.
         """
         if task.state != "new":
             raise EngineError(f"the submitted task is {task.state}; only a new one can be submitted")
@@ -238,9 +245,10 @@ class Scheduler:
         self._wait(task)
 
     def check_size(self, answers: int) -> None:
-        """
+        """Check a number of answers.
+
         Raises:
-            InputError: so many answers, asked for at once, would never all find room in the queue.
+            InputError: so many answers never fit into the queue at once.
         """
         if answers > self.max_waiting:
             raise InputError(
@@ -254,19 +262,19 @@ class Scheduler:
             count = sum(each.answers for each in queue if not each._admitted)
             total, own = total + count, own + (count if client == task.client else 0)
         share = self.max_waiting // len({*self._queues, *self._places, task.client})
-        # Twice as many at most, or a caller under many names could have as many as it likes.
+        # Never more than twice the limit: otherwise one caller with many names could queue any number.
         room = total + task.answers <= self.max_waiting
         if not room and not (own + task.answers <= share and total + task.answers <= 2 * self.max_waiting):
             raise QueueFullError(f"{total} requests are waiting, which is the limit; try again later")
 
     def fork(self, task: Task, start: int, tokens: Sequence[int], owner: Any = None) -> Task:
-        """Another task: the first `start` tokens of a running one, computed there, and then other tokens.
+        """Make a task from the first `start` tokens of a running one, which are computed, and other tokens after them.
 
-        It shares the full pages and gets a copy of the last one. Where it cannot run at once it waits, with the rank of
-        the first, and finds the full pages in the index.
+        It shares the full pages, and gets a copy of the last one. If it cannot run at once, it waits with the rank of
+        the running task, and finds the full pages in the index later.
 
         Raises:
-            EngineError: the task does not run or has not computed so many, or there are no tokens, or too many.
+            EngineError: the task is not running, has computed fewer tokens, or there are no or too many new tokens.
         """
         twin = Task([*task.ids[:start], *tokens], task.limit, task.salt, task.block, owner, client=task.client)
         possible = task.state == "running" and task.block <= start <= task.computed
@@ -287,23 +295,23 @@ class Scheduler:
         return twin
 
     def plan(self) -> Plan:
-        """What the next step computes; its tasks have the pages for that. Empty only when there is no task.
+        """Plan the next step, and get the pages for it. The plan is empty only if there is no task.
 
-        Every span has to be told to `advance`, unless its task is finished first.
+        Afterwards, call `advance` for every span, unless its task is finished first.
 
         Raises:
-            EngineError: all tokens of a running task are computed, and it was given no new one.
+            EngineError: all tokens of a running task are computed, and it has no new token.
         """
         if any(not task.remaining for task in self._running):
             raise EngineError("a running task has no next token; advance it with one, or finish it")
         decodes = []
-        for task in list(self._running):  # the oldest first: a task that is preempted for one comes after it
+        for task in list(self._running):  # the oldest first; tasks preempted for it come later
             if task.state == "running" and task.remaining == 1 and self._grow(task):
                 decodes.append(task)
         prompts = sorted((task for task in self._running if task.remaining > 1), key=_turn)
         if self._queues:
             self._admit_next(prompts, decodes)
-            # Some were preempted for others, and of these some were admitted again.
+            # Some tasks were preempted for others, and some of these were admitted again.
             both = [task for task in dict.fromkeys((*decodes, *prompts)) if task.state == "running"]
             decodes = [task for task in both if task.remaining == 1]
             prompts = sorted((task for task in both if task.remaining > 1), key=_turn)
@@ -321,9 +329,9 @@ class Scheduler:
         return Plan(copies, spans)
 
     def _admit_next(self, prompts: list[Task], decodes: list[Task]) -> None:
-        """Admit as many as there is room for; they are added to the prompts that are read, or to what decodes."""
-        aside: list[Task] = []  # they wait for pages that another task is reading
-        stuck: dict[str, Task] = {}  # clients whose next one finds no room
+        """Admit as many tasks as there is room for, and add each to `prompts` or `decodes`."""
+        aside: list[Task] = []  # tasks that wait for pages of a prompt that is being read
+        stuck: dict[str, Task] = {}  # clients whose next task finds no room
         while len(aside) < _ASIDE and (task := self._next(aside, stuck)) is not None:
             own = self._places.get(task.client, 0)
             left = self.budget - len(decodes)
@@ -334,7 +342,7 @@ class Scheduler:
                 continue
             full = len(self._running) >= self.max_running
             if full and max(self._places.values()) <= own + 1:
-                return  # who comes next has as many running, or more
+                return  # the clients of all further tasks have as many running, or more
             if not (not full and self._admit(task)) and not (self._make_room(task) and self._admit(task)):
                 stuck[task.client] = task
                 if task._passed >= _PASSES:
@@ -348,7 +356,7 @@ class Scheduler:
                 decodes.append(task)
 
     def _next(self, aside: Sequence[Task], stuck: Mapping[str, Task]) -> Task | None:
-        """The next task to admit: the oldest of the client that has the fewest running."""
+        """The next task to admit: the oldest one of the client with the fewest running tasks."""
         best: tuple[int, tuple[int, int]] | None = None
         found = None
         for client, queue in self._queues.items():
@@ -363,12 +371,14 @@ class Scheduler:
         return found
 
     def _owes(self, client: str) -> bool:
-        """Whether another client waits that has fewer running."""
+        """Whether a client with fewer running tasks has waiting ones."""
         own = self._places.get(client, 0)
         return any(self._places.get(other, 0) < own for other in self._queues if other != client)
 
     def _make_room(self, task: Task) -> bool:
-        """Preempt the newest tasks of clients that have more than this one's. False: not fair, or not enough."""
+        """Preempt the newest tasks of clients that have more than this task's client. Returns False, and preempts none,
+        if that is not fair or not enough.
+        """
         own = self._places.get(task.client, 0)
         chosen: list[Task] = []
 
@@ -384,7 +394,7 @@ class Scheduler:
             return False
         _, shared, missing = self._match(task)
         while True:
-            # What the task shares is not free when nobody else has it any more.
+            # Pages that the task itself will share do not become free.
             freed = self.table.freed_by([[page for page in each.pages if page not in shared] for each in chosen])
             if missing <= self.table.available + freed - (len(self._running) - len(chosen)):
                 break
@@ -394,7 +404,7 @@ class Scheduler:
             for each in self._running:
                 if each not in chosen:
                     held.setdefault(each.client, []).append(each)
-            # A client keeps one task at least, and as many pages as are asked for.
+            # A client keeps at least one task, and is chosen only if it has more pages than the task needs.
             sizes = {client: sum(len(each.pages) for each in tasks) for client, tasks in held.items() if len(tasks) > 1}
             largest = max(sizes, key=sizes.__getitem__, default=None)
             if largest is None or sizes[largest] <= missing:
@@ -405,14 +415,14 @@ class Scheduler:
         return True
 
     def advance(self, span: Span, tokens: Sequence[int] = ()) -> None:
-        """Note that a span was computed.
+        """Record that a span was computed.
 
         Args:
-            tokens: what came of its scores: as much of its proposal as was accepted, and one more; fewer where the text
-                ends before. None inside a prompt, and where the task is finished before the next plan.
+            tokens: the tokens chosen from its scores: the accepted part of its proposal and one more; fewer if the text
+                ends before. Empty inside a prompt, and if the task is finished before the next plan.
 
         Raises:
-            EngineError: the span is not the task's next, or these tokens cannot have come of it.
+            EngineError: the span is not the next one of the task, or the tokens do not fit the span.
         """
         task = span.task
         if task.state != "running" or span.start != task.computed:
@@ -421,7 +431,7 @@ class Scheduler:
             raise EngineError(f"{list(tokens)} of {span.wanted} scores, with {span.proposal} proposed")
         if len(task.ids) + len(tokens) > task.limit:
             raise EngineError(f"{len(tokens)} more tokens for a task of {len(task.ids)}, with a limit of {task.limit}")
-        # The keys and values of rejected tokens stay behind and are written over.
+        # The keys and values of rejected tokens stay, and are overwritten later.
         task.ids += tokens
         task.computed = len(task.ids) - 1 if tokens else span.start + span.count - len(span.proposal)
         if task.score:
@@ -430,9 +440,9 @@ class Scheduler:
         self._index(task)
 
     def finish(self, task: Task) -> None:
-        """End a task, done or aborted; its pages stay in the prefix cache. A second call does nothing.
+        """End a task, complete or not; its pages stay in the prefix cache. A second call does nothing.
 
-        `advance` first, with the stop token too: else what the last step computed is lost to others.
+        Call `advance` first, also with a stop token. Otherwise the tokens of the last step are missing in the cache.
         """
         if task.state == "running":
             self._leave(task)
@@ -441,9 +451,10 @@ class Scheduler:
         task.state = "finished"
 
     def check(self) -> None:
-        """
+        """Check the internal state.
+
         Raises:
-            EngineError: the state contradicts itself.
+            EngineError: the state is inconsistent.
         """
         size = self.table.page_tokens
         writable = []
@@ -510,23 +521,29 @@ class Scheduler:
         self.preemptions += 1
 
     def _match(self, task: Task) -> tuple[Match, list[int], int]:
-        """What the index has of a waiting task's text, the pages that it can share, and how many it needs besides."""
+        """Look up a waiting task's text in the index.
+
+        Returns:
+            the match, the pages that the task can share, and the number of available pages that it needs.
+        """
         virtual, pinned = self._prefix(task)
         full, rest = divmod(virtual, self.table.page_tokens)
-        # The scores of the last token are needed, so that one has to be computed whatever the index has.
+        # The scores of the last token are needed, so this token is computed even if the index has it.
         known = task.ids[: task.scored] if task.scoring else task.ids[:-1]
         found = self.table.match(root_key(task.salt, task.ids[: task.block]), known, self.table.page_tokens - rest)
         shared = pinned[:full] + found.pages
         missing = self._pages_for(task, len(task.ids)) - len(shared)
-        # Those that are kept for their text are no longer available once they are shared.
+        # Shared pages that nobody uses now count as available; they will not be once they are shared.
         return found, shared, missing + self.table.kept_of(shared)
 
     def _admit(self, task: Task) -> bool:
-        """Give a waiting task pages for all its tokens, those of others where they hold the same; or leave it."""
+        """Give a waiting task pages for all its tokens, shared ones if possible, and let it run. Returns False, and
+        changes nothing, if there are too few pages.
+        """
         table = self.table
-        # A page for each that runs already: else what is admitted now would soon be preempted again.
+        # One page is left for each running task. Otherwise the new task would soon be preempted again.
         room = table.available - len(self._running)
-        # What was refused is refused again until there is more room: no need to look the whole prompt up.
+        # A refused task is refused again, without a new look-up, until more pages are available.
         if self._running and room <= task._refused:
             return False
         virtual, pinned = self._prefix(task)
@@ -539,7 +556,7 @@ class Scheduler:
         missing = self._pages_for(task, len(task.ids)) - len(shared)
         own = table.allocate(missing)
         source = pinned[full] if found.source is None and rest and not found.pages else found.source
-        # A page that was kept may have been given away to the one that wants its copy.
+        # The source was not in use, so `allocate` may have returned it as the target.
         if source is not None and source != own[0]:
             self._copies.append((source, own[0]))
         task.pages, task._keys = shared + own, [b""] * full + found.keys
@@ -552,7 +569,7 @@ class Scheduler:
         return True
 
     def _reads_for(self, other: Task, task: Task) -> bool:
-        """Whether the next page that a running task reads will be of use to a waiting one."""
+        """Whether a waiting task can share the next page that a running task completes."""
         virtual, size = self._prefix(other)[0], self.table.page_tokens
         end = ((virtual + other.computed) // size + 1) * size - virtual
         return (
@@ -564,11 +581,11 @@ class Scheduler:
         )
 
     def _grow(self, task: Task) -> bool:
-        """Get pages for all tokens of a running task; False: it was preempted itself."""
+        """Get pages for all tokens of a running task. Returns False if the task itself was preempted."""
         missing = self._pages_for(task, len(task.ids)) - len(task.pages)
         while missing > self.table.available:
             last = self._running[-1]
-            if len(self._places) > 1:  # the newest of the client that has most, but not the oldest of all
+            if len(self._places) > 1:  # the newest task of the client with the most pages, but not the oldest of all
                 held: dict[str, int] = {}
                 for each in self._running:
                     held[each.client] = held.get(each.client, 0) + len(each.pages)
@@ -580,13 +597,13 @@ class Scheduler:
         return True
 
     def _divide(self, prompts: Sequence[Task], left: int) -> dict[Task, int]:
-        """How many tokens of each prompt to compute; `prompts` are in order of admission."""
+        """How many tokens of each prompt to compute in this step; `prompts` are in order of admission."""
         shares: dict[Task, int] = {}
         if not prompts:
             return shares
         oldest, *others = prompts
         half = -(-left // 2) if others else left
-        # A block goes at once. A long one may be more than the budget, and then goes when it is the oldest.
+        # A block is computed in one step. If it is longer than the budget, it waits until it is the oldest prompt.
         shares[oldest] = max(min(oldest.remaining, half), oldest.block - oldest.computed)
         left -= shares[oldest]
         for task in sorted(others, key=lambda task: task.remaining):
@@ -608,18 +625,18 @@ class Scheduler:
         return tuple(task.proposal[:most])
 
     def _text(self, task: Task, page: int) -> list[int]:
-        """What is computed of the tokens on one of a task's pages."""
+        """The computed tokens on one of a task's pages."""
         size, virtual = self.table.page_tokens, self._prefix(task)[0]
         return task.ids[max(page * size - virtual, 0) : min((page + 1) * size - virtual, task.computed)]
 
     def _index(self, task: Task) -> None:
-        """Let others find the pages that have become full."""
+        """Put pages that are full now into the index, so that others can share them."""
         full = (self._prefix(task)[0] + task.computed) // self.table.page_tokens
         for page in range(len(task._keys) - 1, full):
             task._keys.append(self.table.put(task._keys[-1], self._text(task, page), task.pages[page]))
 
     def _release(self, task: Task) -> None:
-        """Give a task's pages back; what was computed can be found."""
+        """Release a task's pages; what was computed stays in the index."""
         last = len(task._keys) - 1
         if rest := self._text(task, last):
             self.table.put(task._keys[-1], rest, task.pages[last])

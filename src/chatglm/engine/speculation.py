@@ -1,8 +1,8 @@
-"""Speculation: tokens are guessed, and checked by the model all at once, in one step instead of one each.
+"""Speculation: several tokens are guessed, and the model checks all of them in one step.
 
 Guesses do not change the text: `sampling.draw` accepts a guess only if it is the token that would have been drawn
-anyway. But every guess is one more row in the step. `Speculator` compares cost and gain, and makes no guesses where
-they do not pay.
+anyway. But every guessed token is one more row in the step. `Speculator` compares cost and gain, and makes no guesses
+if they save no time.
 
 `PromptLookup` looks for the last tokens earlier in the prompt or the answer, and guesses that the same tokens follow
 again. A smaller model (`draft.DraftModel`) can be used instead.
@@ -26,8 +26,8 @@ class Guess(NamedTuple):
     """Tokens that may come next.
 
     Attributes:
-        tokens: in order; empty: no guess.
-        kind: guesses of the same kind are right about equally often; the rate of each kind is measured.
+        tokens: the guessed ids in order; empty: no guess.
+        kind: a number. Guesses of the same kind are right about equally often; the rate of each kind is measured.
     """
 
     tokens: tuple[int, ...] = ()
@@ -43,22 +43,22 @@ class Proposer(Protocol):
     Attributes:
         free: whether a guess takes almost no time. Then guesses are always made, and compared with the text even when
             they are not used.
-        vocabulary: its ids are below this; None: it takes any ids, and returns only ids that it was given.
+        vocabulary: number of ids that it knows; None: it accepts any ids, and returns only ids that it was given.
     """
 
     free: bool
     vocabulary: int | None
 
     def price(self, key: Key, ids: Sequence[int], count: int) -> float:
-        """Time that a guess with `count` tokens takes, in the unit of `Speculator`'s `cost`; for 0 tokens: the time to
-        read the new part of the sequence. Not called for proposers that are free.
+        """Seconds that a guess with `count` tokens takes; for 0 tokens: the seconds to read the new part of the
+        sequence. Not called if `free` is true.
         """
 
     def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]]) -> list[Guess]:
-        """One guess for each (key, ids, count), with at most `count` tokens.
+        """Make one guess for each (key, ids, count), with at most `count` tokens.
 
         Args:
-            asked: `ids` are prompt and answer so far; for one key they only ever grow.
+            asked: `ids` are the prompt and the answer so far; for the same key, they only grow.
         """
 
     def forget(self, key: Key) -> None:
@@ -66,16 +66,20 @@ class Proposer(Protocol):
 
 
 class PromptLookup:
-    """Guesses from the text: finds where its last tokens occurred before (the latest place), and takes what followed.
-    The table of a sequence grows with it, so a step takes the same time for any length of text.
+    """Guesses from the text: finds the earlier place that agrees with most of the last tokens, and guesses the tokens
+    that followed there. The table of a sequence grows with it, so a step takes the same time for any length of text.
 
     Args:
-        longest, shortest: how many of the last tokens are looked up.
+        longest: most last tokens that are compared.
+        shortest: fewest last tokens that must agree.
+
+    Raises:
+        ValueError: `shortest` is below 1, or greater than `longest`.
     """
 
     free = True
     vocabulary: int | None = None
-    _PLACES = 64  # of the last two tokens, so many are looked at, the latest first
+    _PLACES = 64  # most earlier places of the last two tokens that are compared, the latest first
 
     def __init__(self, longest: int = 32, shortest: int = 1) -> None:
         if not 1 <= shortest <= longest:
@@ -113,21 +117,23 @@ class PromptLookup:
             return _NOTHING
         tokens = tuple(ids[start : start + count])
         if len(tokens) < count:
-            # Where the guess runs into its own beginning, it repeats: so a period of any length is continued.
+            # The text ends inside the guess. Repeating the guess continues a period of any length.
             tokens = (tokens * (count // len(tokens) + 1))[:count]
         return Guess(tokens, run if run <= 4 else 2 + run.bit_length())
 
 
 @dataclass
 class _Table:
-    """Places of the token after one or two others: after one token the last place, after two tokens all places."""
+    """Positions after one or two given tokens: the last one after each token, and all of them after each pair."""
 
     singles: dict[int, int] = field(default_factory=dict)
     pairs: defaultdict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(list))
     known: int = 1
 
     def read(self, ids: Sequence[int]) -> None:
-        """Enter new tokens. A token is entered when another follows it: the end of the text must not find itself."""
+        """Add new tokens. The last token of the text is not added yet, so that the end of the text does not find
+        itself.
+        """
         known, end = self.known, len(ids)
         if end <= known:
             return
@@ -141,7 +147,7 @@ class _Table:
 
 @dataclass
 class _Record:
-    """How often guessed tokens were right, of those that were checked; older ones count less."""
+    """How many guessed tokens were checked, and how many of them were right. Older ones count less."""
 
     right: float = 0.0
     tried: float = 0.0
@@ -153,7 +159,8 @@ class _Record:
 
 
 _Place = tuple[int, bool]
-"""Kind of guess, and whether a token is its first: if the first is right, the next ones are more likely to be right."""
+"""Kind of a guess, and whether a token is its first one. If the first one is right, the next ones are right more often.
+"""
 
 
 @dataclass
@@ -163,42 +170,47 @@ class _Watched:
     guess: Guess = _NOTHING
     used: int = 0
     vain: int = 0
-    """Guesses in a row without a right token, of a proposer that is free."""
+    """Number of guesses in a row that brought nothing, for a proposer that is free."""
     rest: int = 0
-    """How many of the next steps make no guess."""
+    """Number of next steps without a guess."""
     asked: bool = False
     records: dict[_Place, _Record] = field(default_factory=dict)
     without: float = 0.0
-    """With a proposer that is not free: the sequence's share of the time of steps since its last guess."""
+    """With a proposer that is not free: seconds of steps since the sequence's last guess, its share of each step."""
 
 
 class Speculator:
-    """Decides how many tokens of whose guesses go into a step.
+    """Decides how many guessed tokens of each sequence go into a step.
 
-    A guess of k tokens, the first right with probability a and each further one with b, brings a (1 + b + … + bᵏ⁻¹)
-    tokens more and takes k rows more. How long a step of so many rows takes, the runner says; how often guesses are
-    right is counted, for each sequence and kind of guess, starting from what the others of the kind show. Guesses that
-    are free are compared with the text even when they are not used, so that nothing need be tried in order to be known;
-    but where steps are so short that looking is felt, and it brings nothing, it is done every few steps only.
-    Others are made where they promise to pay, and elsewhere as seldom as costs next to nothing, to see whether that has
-    changed.
+    If the first token of a guess is right with probability a, and each further one with probability b, a guess of k
+    tokens gives a (1 + b + … + bᵏ⁻¹) more tokens on average, and takes k more rows. `cost` tells the time of a step
+    with more rows. How often guesses are right is counted for each sequence and kind of guess; a new sequence begins
+    with the rate of the others.
+
+    Guesses of a free proposer are compared with the text even if they are not used, so their rate is known without
+    extra cost. If these guesses are useless, and take a noticeable part of a step's time, they are made only every few
+    steps. Guesses of another proposer are made if they will probably save time. Otherwise they are made rarely, so that
+    they cost almost nothing, to see whether the rate has changed.
 
     Args:
-        cost: seconds that a step with so many rows takes.
-        longest: tokens of a guess.
+        cost: tells how many seconds a step with a number of rows takes.
+        longest: most tokens of a guess.
         clock: tells the time, in seconds.
+
+    Raises:
+        ValueError: `longest` is below 1.
 
     Attributes:
         proposed, accepted: guessed tokens that went into steps, and those of them that were right.
     """
 
     _FIRST = _Record(1.0, 2.0)  # assumed rate of a new kind
-    _GAIN = 1.03  # a guess must promise this much more speed; tries may cost as much
+    _GAIN = 1.03  # guesses must increase the speed by this factor; occasional tries may cost as much
     _HOPELESS = 0.02  # less probable tokens are not considered
-    _SOON = 32  # steps within which it must pay that a proposer reads a sequence
-    _PATIENCE = 4  # after so many useless free guesses, they are made less often:
-    _FELT = 0.01  # so that they take this share of a step's time,
-    _PAUSE = 7  # but this many steps apart at most, as what follows may be a quotation
+    _SOON = 32  # the time to read a sequence is spread over at most this many steps
+    _PATIENCE = 4  # after this many useless free guesses in a row, they are made less often,
+    _FELT = 0.01  # so that they take this share of a step's time;
+    _PAUSE = 7  # but at most this many steps are left out, because a quotation may begin
 
     def __init__(
         self,
@@ -217,12 +229,12 @@ class Speculator:
         self._kinds: dict[_Place, _Record] = {}
 
     def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]], other_rows: int = 0) -> list[list[int]]:
-        """Tokens to check in the next step, for each sequence that decodes in it; [] where it does not pay.
+        """The guessed tokens to check in the next step, for each sequence; [] if a guess would not save time.
 
         Args:
-            asked: key, ids of prompt and answer, and how many tokens at most: what memory and the request's limit of
-                length leave (one less than the tokens that may still come, as each step brings one by itself).
-            other_rows: of the same step, prompts being read.
+            asked: key, ids of prompt and answer, and the most guessed tokens, for each sequence that gets a token in
+                the step. The most is one less than the tokens that may still come, because each step adds one anyway.
+            other_rows: number of other rows in the step, for prompts.
         """
         free = self._proposer.free
         wanted = []
@@ -248,7 +260,7 @@ class Speculator:
         if free:
             self._share([key for key, _, _ in asked], other_rows)
             took = (self._clock() - began) / len(wanted)
-            # Upwards only slowly: the first guess also reads the prompt, later ones do not.
+            # It grows only slowly: the first guess takes longer, because it also reads the prompt.
             self._takes += (took - self._takes) * (0.1 if took > self._takes else 0.3)
             tired = [watched for key, _, _ in wanted if (watched := self._watched[key]).vain >= self._PATIENCE]
             if tired:
@@ -263,7 +275,7 @@ class Speculator:
         return proposals
 
     def observe(self, key: Key, tokens: Sequence[int]) -> None:
-        """What a step brought for a sequence, after `propose`."""
+        """Note the new tokens of a sequence after a step. Call it after `propose`."""
         watched = self._watched.get(key)
         if watched is None or not tokens:
             return
@@ -282,7 +294,7 @@ class Speculator:
         watched.guess, watched.used = _NOTHING, 0
 
     def forget(self, key: Key) -> None:
-        """The sequence is over."""
+        """The sequence has ended; free its state."""
         self._watched.pop(key, None)
         self._proposer.forget(key)
 
@@ -295,7 +307,7 @@ class Speculator:
         of_kind.note(right, wrong, 0.995)
 
     def _rate(self, key: Key, place: _Place) -> float:
-        """Probability that such a token is right, if the tokens before it in the guess are."""
+        """Estimated probability that such a token is right, if the tokens before it in the guess are right."""
         of_kind = self._kinds.get(place, self._FIRST)
         believed = of_kind.right / of_kind.tried
         watched = self._watched.get(key)
@@ -303,7 +315,7 @@ class Speculator:
         return believed if own is None else (own.right + 2 * believed) / (own.tried + 2)
 
     def _share(self, keys: Sequence[Key], other_rows: int) -> None:
-        """Take guessed tokens, the most probable first, as long as the step gives more tokens in a unit of time."""
+        """Use guessed tokens, the most probable first, as long as the step gives more tokens per second."""
         chances = []
         for key in keys:
             watched = self._watched[key]
@@ -331,8 +343,8 @@ class Speculator:
             self._watched[key].used += 1
 
     def _worth(self, key: Key, ids: Sequence[int], most: int, room: int, sequences: int, rows: int) -> int:
-        """How many tokens of a proposer that is not free are worth it, for one of the sequences in a step; where none
-        are, now and then a few, to see.
+        """How many tokens to request from a proposer that is not free, for one of the sequences in a step. If none
+        would save time, it is sometimes a few, to see whether the rate has changed.
         """
         watched, price = self._watched[key], self._proposer.price
         kinds = {kind for kind, _ in self._kinds} or {0}

@@ -2,11 +2,11 @@
 
     from chatglm.langchain import ChatChatGLM
 
-    model = ChatChatGLM(model="/models/chatglm3-6b")     # or base_url="http://host:8000/v1"; nothing: the demo model
+    model = ChatChatGLM(model="/models/chatglm3-6b")     # or base_url="http://host:8000/v1"; default: the demo model
     for chunk in model.stream("你好"):
         print(chunk.content, end="")
 
-Needs the extra `langchain`: pip install 'chatglm[langchain]'.
+It needs the extra `langchain`: pip install 'chatglm[langchain]'.
 """
 
 from __future__ import annotations

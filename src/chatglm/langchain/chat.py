@@ -1,4 +1,4 @@
-"""`ChatChatGLM`: dialogues, tools and structured output, by a model of this process or behind an endpoint."""
+"""`ChatChatGLM`: dialogues, tools and structured output, with a model in this process or behind an endpoint."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ class ChatChatGLM(Source, BaseChatModel):
     also takes `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`, `adapter`, `prefill`, `client`. An
     unknown option raises an InputError.
 
-    With `knowledge`, the answer is from documents. Its message has `citations` (fields of
-    `chatglm.knowledge.Citation`), `answered` (False: the documents do not answer) and, if a part of the search
-    failed, `warnings` in `response_metadata`; `content_blocks` has the citations in LangChain's standard form. In a
-    stream they come with the last chunk, and each also in `additional_kwargs["citations"]` when its sentence is
-    complete. Tools, structured output, `n` and log-probabilities are refused together with `knowledge`.
+    With `knowledge`, the answer is based on documents. The `response_metadata` of its message has `citations` (fields
+    of `chatglm.knowledge.Citation`), `answered` (False: the documents do not answer the question) and, if a part of the
+    search failed, `warnings`; `content_blocks` has the citations in LangChain's standard form. In a stream, they come
+    with the last chunk. Each citation also comes in `additional_kwargs["citations"]` when its sentence is complete.
+    Tools, structured output, `n` and log-probabilities cannot be used together with `knowledge`.
 
     Attributes:
-        knowledge: names of bases that are searched as one: this user's, or, with `base_url`, those of the server
-            (`chatglm serve --knowledge`); or bases that are open (`Base`, `Bases`), whatever model answers. A call may
-            name others.
+        knowledge: names of bases that are searched together: bases of this user, or, with `base_url`, bases of the
+            server (`chatglm serve --knowledge`). Or open bases (`Base`, `Bases`), for any model. A call may give
+            others.
         knowledge_options: fields of `chatglm.knowledge.answering.Request`, such as `{"k": 8, "strict": False}`; not for
             bases of a server.
-        home: the folder in which this user's bases lie; None: CHATGLM_HOME.
+        home: the folder with this user's bases; None: that of CHATGLM_HOME.
         streaming: whether `invoke` streams, too, so that callbacks get every token. Chains of `langchain_classic`
             need it.
         stream_usage: whether the last piece of a stream has the numbers of tokens.
@@ -75,11 +75,11 @@ class ChatChatGLM(Source, BaseChatModel):
     Raises:
         ValidationError (pydantic's): an option is wrong when the object is made; it names the option.
         InputError: an option of a call is wrong.
-        UnsupportedError: a message has a picture, or the model's prompts have no place for something.
+        UnsupportedError: a message has a picture, or the model's prompt format does not support something.
         Errors of the model: see `chatglm.load` and `Assistant.stream`.
     """
 
-    model_config = ConfigDict(extra="forbid")  # LangChain's own models pass over what they do not know
+    model_config = ConfigDict(extra="forbid")  # LangChain's own models ignore unknown options
 
     streaming: bool = False
     stream_usage: bool = True
@@ -94,7 +94,7 @@ class ChatChatGLM(Source, BaseChatModel):
         if self.knowledge is not None:
             _named(self.knowledge)
 
-    # What LangChain asks of a model
+    # Methods that LangChain calls
 
     @property
     def _llm_type(self) -> str:
@@ -114,7 +114,7 @@ class ChatChatGLM(Source, BaseChatModel):
         return found
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        """What may be asked of it. A model that is not open yet is not opened for this."""
+        """What the model supports. If the model is not open yet, it is not opened for this."""
         found: dict[str, Any] = {
             "text_inputs": True,
             "text_outputs": True,
@@ -183,7 +183,7 @@ class ChatChatGLM(Source, BaseChatModel):
             first: list[_Heard] = []
             for each in said:
                 first.append(each)
-                if not isinstance(each, Passages):  # with them, the model has not begun
+                if not isinstance(each, Passages):  # the model has not begun yet when the passages come
                     break
             return said, first
 
@@ -237,10 +237,10 @@ class ChatChatGLM(Source, BaseChatModel):
         return kwargs.get("knowledge", self.knowledge) is not None
 
     def _documents(self, kwargs: Mapping[str, Any]) -> Documents | None:
-        """What a call is answered from; None: from what the model knows.
+        """The documents for an answer; None: the call does not use documents.
 
         Raises:
-            NotFoundError: there is no such base of this machine.
+            NotFoundError: there is no such base on this machine.
         """
         if not self._asks_documents(kwargs):
             return None
@@ -257,11 +257,11 @@ class ChatChatGLM(Source, BaseChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         memo = {} if memo is None else memo
-        memo[id(self.knowledge)] = self.knowledge  # bases that are open
+        memo[id(self.knowledge)] = self.knowledge  # open bases are not copied
         return super().__deepcopy__(memo)
 
     def _cited(self, chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
-        """A whole answer from documents."""
+        """Join the chunks of an answer from documents."""
         first, *rest = [cast(AIMessageChunk, chunk.message) for chunk in chunks]
         whole = cast(AIMessageChunk, first + rest)
         message = cast(AIMessage, message_chunk_to_message(whole))
@@ -269,7 +269,7 @@ class ChatChatGLM(Source, BaseChatModel):
         return self._result([message])
 
     def _may_stream(self, kwargs: Mapping[str, Any]) -> bool:
-        """Whether an answer that is wanted whole is streamed, for the callbacks' sake."""
+        """Whether an answer that is returned as a whole is streamed, so that callbacks get every token."""
         return self.streaming and not self.disable_streaming and kwargs.get("n", self.n) == 1
 
     def _usage(self, kwargs: Mapping[str, Any]) -> bool:
@@ -279,7 +279,11 @@ class ChatChatGLM(Source, BaseChatModel):
     def _options(
         self, stop: Sequence[str] | None, kwargs: Mapping[str, Any], single: bool = False
     ) -> tuple[str | None, dict[str, Any]]:
-        """The model that a call names, and what it asks of the assistant."""
+        """The model that a call names (None: the object's), and the options for the assistant.
+
+        Args:
+            single: the call cannot have several answers.
+        """
         given = {key: value for key, value in kwargs.items() if key not in _SILENT}
         model = given.pop("model", None)
         for known in ("stream_usage", "knowledge"):
@@ -327,13 +331,16 @@ class ChatChatGLM(Source, BaseChatModel):
         parallel_tool_calls: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools that it may call.
+        """Return the model with tools that it may call.
 
         Args:
-            tool_choice: "auto", "none"; "any", "required" or True: a call of some tool; a tool's name, or OpenAI's
-                form of it: a call of this one. A grammar makes such required calls follow the tools' schemas. strict:
-                refuse schemas with keywords that a grammar cannot express.
+            tool_choice: "auto", "none"; "any", "required" or True: a call of any tool is required; a tool's name, or
+                OpenAI's form of it: a call of this tool is required. A grammar makes required calls follow the schemas.
+            strict: refuse schemas with keywords that a grammar cannot enforce.
             parallel_tool_calls: False: the answer ends with its first call.
+
+        Raises:
+            InputError: `tool_choice` is unknown.
         """
         read = [_tool(tool, strict) for tool in tools]
         more: dict[str, Any] = dict(kwargs)
@@ -352,16 +359,18 @@ class ChatChatGLM(Source, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """The model with output that follows a schema.
+        """Return the model with output that follows a schema.
 
         Args:
             schema: a pydantic class, a TypedDict, a JSON schema, or a function in OpenAI's form.
-            method: "json_schema": the whole answer is JSON of the schema, by grammar; "function_calling": a call of a
-                tool with the schema's parameters; "json_mode": some JSON object, which the question has to describe.
-            strict: refuse a schema with keywords that a grammar cannot express.
+            method: "json_schema": the whole answer is JSON that a grammar holds to the schema; "function_calling": a
+                call of a tool with the schema's parameters; "json_mode": any JSON object, which the question must
+                describe.
+            include_raw: return a dict with `raw` (the message), `parsed` and `parsing_error`.
+            strict: refuse a schema with keywords that a grammar cannot enforce.
 
         Raises:
-            InputError: an argument is unknown.
+            InputError: an argument or the method is unknown.
         """
         if kwargs:
             raise InputError(f"{', '.join(sorted(kwargs))}: with_structured_output has no such argument")
@@ -399,9 +408,10 @@ class ChatChatGLM(Source, BaseChatModel):
     # Counting
 
     def get_token_ids(self, text: str) -> list[int]:
-        """
+        """The token ids of a text.
+
         Raises:
-            UnsupportedError: the model is behind an endpoint, which keeps its vocabulary.
+            UnsupportedError: the model is behind an endpoint, so its vocabulary is unknown.
         """
         assistant = self.opened()
         if not isinstance(assistant, Assistant):
@@ -409,16 +419,20 @@ class ChatChatGLM(Source, BaseChatModel):
         return list(assistant.tokenizer.encode_text(text))
 
     def get_num_tokens_from_messages(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """How many tokens the prompt has."""
+        """Number of tokens of the prompt.
+
+        Raises:
+            UnsupportedError: the endpoint cannot count tokens.
+        """
         return self.opened().count(messages_of(messages), tools=[_tool(tool) for tool in tools or ()])
 
 
 def _tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
-    """In OpenAI's form. The interpreter (`{"type": "python"}`) and the like stay what they are."""
+    """Convert a tool to OpenAI's form. Built-in tools, such as `{"type": "python"}`, are returned unchanged."""
     if isinstance(tool, Mapping) and tool.get("type") in _BUILT_IN and not tool.keys() & {"function", "name", "title"}:
         return dict(tool)
     if isinstance(tool, BaseTool) and (kind := (tool.metadata or {}).get("builtin")) in _BUILT_IN:
-        return {"type": kind}  # of `langchain_tools`
+        return {"type": kind}  # a tool of `langchain_tools`
     return dict(convert_to_openai_tool(tool, strict=strict))
 
 
@@ -440,9 +454,10 @@ def _choice(asked: Any, tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _named(given: Any) -> Bases | tuple[str, ...]:
-    """
+    """Check a value of `knowledge`. Returns names, or open bases.
+
     Raises:
-        InputError: it names no bases.
+        InputError: it is neither.
     """
     if isinstance(given, Bases):
         return given

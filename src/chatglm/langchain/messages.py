@@ -1,4 +1,4 @@
-"""LangChain's messages and ours."""
+"""Converts messages from LangChain's form to that of chatglm, and answers back."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _PROVIDER = "chatglm"
 
 
 def messages_of(messages: Sequence[BaseMessage]) -> list[Message]:
-    """
+    """Convert LangChain's messages.
+
     Raises:
-        UnsupportedError: a message has a picture or the like; the family reads text.
-        InputError: a message has a role that there is not.
+        UnsupportedError: a message has a picture or something else that is not text, or is of an unknown type.
+        InputError: a message has an unknown role.
     """
     return [_message(message, number) for number, message in enumerate(messages)]
 
@@ -65,7 +66,7 @@ def _message(message: BaseMessage, number: int) -> Message:
 
 
 def _text(content: str | Sequence[Any], where: str) -> str:
-    """The text of a message's blocks. Calls of tools stand among an assistant's blocks too, and are read elsewhere."""
+    """The text of a message's blocks. An assistant's blocks may also have tool calls, which are read elsewhere."""
     if isinstance(content, str):
         return content
     parts = []
@@ -77,7 +78,7 @@ def _text(content: str | Sequence[Any], where: str) -> str:
         elif isinstance(block, Mapping) and block.get("type") in ("tool_use", "tool_call", "function_call"):
             continue
         elif isinstance(block, Mapping) and block.get("type") in ("reasoning", "thinking", "redacted_thinking"):
-            continue  # of another model's answer; not part of what it said
+            continue  # from the answer of another model; not a part of the text
         elif isinstance(block, Mapping):
             raise UnsupportedError(f"{where}.content: {unreadable_part(block.get('type'))}")
         else:
@@ -86,12 +87,11 @@ def _text(content: str | Sequence[Any], where: str) -> str:
 
 
 def chunk_of(delta: Delta | Event, model: str, usage: bool = True) -> AIMessageChunk | None:
-    """What a delta, or an event of an answer from documents, adds to an answer; None: nothing that LangChain has a
-    place for.
+    """Convert a delta, or an event of an answer from documents, to a chunk; None: LangChain has no form for it.
 
     Args:
-        model: its name.
-        usage: whether the end tells how many tokens there were.
+        model: name of the model.
+        usage: whether the last chunk has the numbers of tokens.
     """
     if isinstance(delta, TextDelta):
         more = {"logprobs": _logprobs(delta.logprobs)} if delta.logprobs else {}
@@ -99,7 +99,7 @@ def chunk_of(delta: Delta | Event, model: str, usage: bool = True) -> AIMessageC
     if isinstance(delta, CallDelta):
         piece = tool_call_chunk(name=delta.name or None, args=delta.arguments, id=delta.id or None, index=delta.index)
         return AIMessageChunk(content="", tool_call_chunks=[piece])
-    if isinstance(delta, CitationEvent):  # all are in the end's metadata; streams of events keep one of each key there
+    if isinstance(delta, CitationEvent):  # also all in the last chunk: event streams keep one value of a key
         return AIMessageChunk(content="", additional_kwargs={"citations": [delta.citation.to_dict()]})
     if isinstance(delta, Passages):
         return (
@@ -120,7 +120,7 @@ def chunk_of(delta: Delta | Event, model: str, usage: bool = True) -> AIMessageC
 
 
 def message_of(answer: Answer, model: str) -> AIMessage:
-    """A whole answer."""
+    """Convert a complete answer."""
     metadata = _end(answer.finish, model)
     if answer.logprobs:
         metadata["logprobs"] = _logprobs(answer.logprobs)
@@ -161,7 +161,7 @@ def _usage(finish: Finish) -> UsageMetadata:
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """As OpenAI has them, so that whoever reads theirs reads ours."""
+    """Log-probabilities in OpenAI's form, so that the same code can read them."""
 
     def one(data: bytes, logprob: float) -> dict[str, Any]:
         return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
@@ -181,7 +181,7 @@ def _blocks(message: AIMessage) -> list[ContentBlock]:
     """The answer's text with its citations, in LangChain's standard form.
 
     Raises:
-        NotImplementedError: there are none; LangChain makes blocks of the rest itself.
+        NotImplementedError: there are no citations; LangChain itself makes the blocks of other messages.
     """
     cited = message.response_metadata.get("citations")
     if not cited or not isinstance(message.content, str):
@@ -197,7 +197,7 @@ def _blocks(message: AIMessage) -> list[ContentBlock]:
         )
         for each in cited
     ]
-    # Without ids, which would keep the blocks of a stream apart.
+    # Without ids, because blocks with different ids are not joined in a stream.
     return [TextContentBlock(type="text", text=message.content, annotations=annotations)]
 
 

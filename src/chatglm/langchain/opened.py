@@ -1,4 +1,4 @@
-"""What LangChain's objects have opened: models, bases, connections."""
+"""Keeps what LangChain's objects have opened: models, bases, connections."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ T = TypeVar("T")
 
 
 class Opened(Generic[T]):
-    """What was opened, by what it was opened from. Copies of an object share it, deep copies too. A pickle leaves it
-    out: whoever reads the pickle opens it again."""
+    """Opened things by key. Copies of an object share them, including deep copies. A pickle does not contain them;
+    after unpickling, they are opened again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[Hashable, T] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is open; `make` opens it the first time, and others wait for it."""
+        """The opened thing of a key. The first call opens it with `make`, and other threads wait meanwhile."""
         with self._lock:
             if key not in self._found:
                 self._found[key] = make()
@@ -30,7 +31,7 @@ class Opened(Generic[T]):
         return key in self._found
 
     def clear(self) -> list[T]:
-        """Forget all; returns what was open."""
+        """Remove everything, and return it."""
         with self._lock:
             found = list(self._found.values())
             self._found.clear()

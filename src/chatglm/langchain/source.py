@@ -1,4 +1,4 @@
-"""Where the answers of LangChain's objects come from, and how tokens are chosen there."""
+"""The model behind LangChain's objects, and its options of generation."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _OF_OPENAI = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_
 
 
 class Source(BaseModel):
-    """A model of this process, or one behind an endpoint. It is opened when it is first asked, and shared by copies.
+    """A model in this process, or one behind an endpoint. It is opened at the first request. Copies share it.
 
     Attributes:
-        assistant: one that is there already; it is not closed here.
-        model: a checkpoint folder or a repository id; with `base_url`, the model's name there. Neither `assistant` nor
-            `model` nor `base_url`: the demo model that comes with the package.
+        assistant: an existing assistant; the caller closes it.
+        model: a checkpoint folder or a repository id; with `base_url`, the model's name at the endpoint. Without
+            `assistant`, `model` and `base_url`, it is the demo model of the package.
         base_url: an OpenAI-compatible endpoint, such as http://host:8000/v1.
-        api_key: of the endpoint; default: the environment's CHATGLM_API_KEY.
+        api_key: key for the endpoint; default: the environment variable CHATGLM_API_KEY.
         adapter: the LoRA adapter that answers.
-        load_options: what `chatglm.load` takes besides the folder, such as `{"quantize": 4}`.
+        load_options: other options of `chatglm.load`, such as `{"huge_pages": True}`.
         timeout: seconds without a byte after which an endpoint counts as gone.
-        max_retries: how often a question is asked again that had no answer, because too many were waiting or the
-            endpoint was not there. Nothing is asked again once its answer has begun.
-        temperature, top_p, max_tokens, stop, seed, n: how tokens are chosen; None: as the model's folder says.
+        max_retries: how often a request is sent again if there is no answer, because too many requests are waiting or
+            the endpoint does not answer. It is not sent again after its answer has begun.
+        temperature, top_p, max_tokens, stop, seed, n: options of generation; None: the default of the model's folder.
         model_kwargs: more fields of `SamplingParams`, such as `{"repetition_penalty": 1.1}`.
     """
 
@@ -72,17 +72,17 @@ class Source(BaseModel):
             raise InputError("assistant: cannot be given with `model` or `base_url`; it is a model already")
         if self.api_key is None and self.base_url is not None and os.environ.get(_KEY):
             self.api_key = SecretStr(os.environ[_KEY])
-        self.params()  # refuses what is out of range before a model is loaded
+        self.params()  # checks the options before a model is loaded
 
     def opened(self, model: str | None = None) -> BaseAssistant:
         """The assistant that answers.
 
         Args:
-            model: another name at the endpoint than `model`, for this call.
+            model: name of another model at the endpoint, for this call.
 
         Raises:
-            InputError: a model of this process has one name.
-            CheckpointError, TokenizerError, DependencyError: as `chatglm.load`.
+            InputError: another model was requested, but the model is in this process.
+            CheckpointError, TokenizerError, DependencyError: see `chatglm.load`.
         """
         if self.assistant is not None:
             if model is not None:
@@ -96,14 +96,14 @@ class Source(BaseModel):
         return self._opened.get(self._key(name), lambda: self._open(name))
 
     async def aopened(self, model: str | None = None) -> BaseAssistant:
-        """`opened` for coroutines: the event loop goes on while a model is loaded."""
+        """`opened` for coroutines. Loading a model does not block the event loop."""
         name = self.model if model is None else model
         if self.assistant is not None or self._key(name) in self._opened:
             return self.opened(model)
         return await asyncio.to_thread(self.opened, model)
 
     def _key(self, name: str | None) -> tuple[Any, ...]:
-        """What decides which model or endpoint answers: a copy may have other fields."""
+        """A key for the model or endpoint, made from the fields, because a copy may have other fields."""
         if self.base_url is None:
             return name, repr(self.load_options)
         key = None if self.api_key is None else self.api_key.get_secret_value()
@@ -116,7 +116,7 @@ class Source(BaseModel):
         return RemoteAssistant(self.base_url, name, key=key, timeout=self.timeout)
 
     def close(self) -> None:
-        """End the models that were opened here; the next question opens them again."""
+        """Close the models that this object has opened. The next request opens them again."""
         for assistant in self._opened.clear():
             assistant.close()
 
@@ -126,14 +126,18 @@ class Source(BaseModel):
         return super().__deepcopy__(memo)
 
     def name_of(self, model: str | None = None) -> str:
-        """What the model is called in answers."""
+        """The model's name in answers."""
         name = self.model if model is None else model
         if name is None:
             return "chatglm"
         return name if self.base_url is not None else os.path.basename(os.path.normpath(name))
 
     def params(self, stop: Sequence[str] | None = None, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """How tokens are chosen, as far as the object and then the call say it; the model's defaults hold for the rest.
+        """The options of generation that the object or the call gives; those of the call have priority.
+
+        Args:
+            stop: stop sequences of the call.
+            given: other options of the call.
 
         Raises:
             InputError: an option is unknown or out of range; names it.
@@ -155,18 +159,22 @@ class Source(BaseModel):
         return found
 
     def get_num_tokens(self, text: str) -> int:
-        """How many tokens a text has; of a model behind an endpoint, how many it takes as a question, and where the
-        endpoint does not count, one for each character. Chains of LangChain cut documents by this."""
+        """Number of tokens of a text. If the model is behind an endpoint, it is the number for a prompt with this text
+        as the question, or, if the endpoint cannot count, the number of characters. LangChain's chains use it to cut
+        documents.
+        """
         assistant = self.opened()
         if isinstance(assistant, Assistant):
             return len(assistant.tokenizer.encode_text(text))
         try:
             return assistant.count([Message("user", text)])
-        except (UnsupportedError, InputError):  # an endpoint in front of another refuses as if the text were wrong
+        except (UnsupportedError, InputError):  # some routers answer 400 for an unknown route
             return len(text)
 
     def tries(self, first: Callable[[], T]) -> T:
-        """What `first` gives, tried again while the model has no place or its endpoint does not answer."""
+        """Call `first`, and return its result. If too many requests are waiting, or the endpoint does not answer, it is
+        called again, up to `max_retries` times.
+        """
         for attempt in range(self.max_retries):
             try:
                 return first()
@@ -185,9 +193,9 @@ class Source(BaseModel):
 
 
 def _pause(error: Exception, attempt: int) -> float:
-    """Seconds; an error that will not pass is raised."""
+    """Seconds until the next try. An error that would come again is raised instead."""
     status = getattr(error, "status", 0)
-    if 400 <= status < 500 and status != 408:  # it is the question that is wrong
+    if 400 <= status < 500 and status != 408:  # the request is wrong
         raise error
     asked = getattr(error, "retry_after", None)
     return min(float(asked) if asked else 0.25 * 2**attempt, 30.0)

@@ -1,7 +1,8 @@
-"""What the tutorials rewrote three classes for: the last text of a chain as it comes.
+"""Streams the last text of a chain, for which many tutorials rewrite three classes of LangChain.
 
-Chains of `langchain_classic` give their result at once, whatever the model; only callbacks hear of tokens. So the chain
-runs in a thread, its tokens go through a queue, and who leaves early ends it at its next token.
+Chains of `langchain_classic` return their result as a whole, even if the model streams; only callbacks get the tokens.
+So the chain runs in a thread, and its tokens go through a queue. If the reader stops early, the chain ends at its next
+token.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["astream_predict", "astream_summary", "stream_predict", "stream_summary"]
 
 _ROOM = 256
-"""Pieces that may wait for the reader; then the model waits."""
+"""Most pieces that wait for the reader. If there are more, the model waits."""
 _TAG = "chatglm:streamed"
 
 
 class _Left(BaseException):
-    """Nobody reads any more. No `Exception`: a chain that catches those must end too."""
+    """Nobody reads any more. It is not an `Exception`, so that a chain that catches these ends, too."""
 
 
 class _Listener(BaseCallbackHandler):
@@ -39,7 +40,7 @@ class _Listener(BaseCallbackHandler):
     raise_error = True  # so that `_Left` ends the chain
 
     def __init__(self, tag: str | None) -> None:
-        self.pieces: queue.Queue[str | None] = queue.Queue(_ROOM)  # None: there are no more
+        self.pieces: queue.Queue[str | None] = queue.Queue(_ROOM)  # None: the end
         self.left = threading.Event()
         self.said = False
         self._tag = tag
@@ -92,7 +93,7 @@ class _Listener(BaseCallbackHandler):
 
 
 class _Chain:
-    """A chain that runs in a thread, and what it says."""
+    """A chain that runs in a thread, and the pieces of its text."""
 
     def __init__(self, run: Callable[[_Listener], str], tag: str | None = None) -> None:
         self._run, self._listener = run, _Listener(tag)
@@ -103,7 +104,7 @@ class _Chain:
         listener = self._listener
         try:
             result = self._run(listener)
-            if not listener.said and result:  # a model that does not stream
+            if not listener.said and result:  # the model does not stream
                 listener.say(result)
         except _Left:
             pass
@@ -203,7 +204,7 @@ def _summarising(
         raise InputError(f"chain_type={chain_type!r:.40}: must be stuff, map_reduce or refine")
     if not documents:
         raise InputError("documents: there are none to summarise")
-    model = _told(llm)  # in every phase, so that a chain that nobody reads ends at its next token
+    model = _told(llm)  # it streams in every phase, so that an abandoned chain ends at its next token
     inputs = {"input_documents": list(documents)}
     if chain_type == "map_reduce":
         chain = load_summarize_chain(
@@ -216,7 +217,7 @@ def _summarising(
 
 
 class _LastOf(BaseCallbackHandler):
-    """Lets a listener hear the last of so many answers."""
+    """Passes only the last of `count` answers on to a listener."""
 
     raise_error = True
 
@@ -238,7 +239,11 @@ class _LastOf(BaseCallbackHandler):
 
 
 def _run(chain: Any, inputs: dict[str, Any], callbacks: list[BaseCallbackHandler]) -> str:
-    """A chain's one text."""
+    """Run a chain, and return its single text.
+
+    Raises:
+        InputError: the chain has several results.
+    """
     result = chain.invoke(inputs, {"callbacks": callbacks})
     if isinstance(result, str):
         return result
@@ -253,7 +258,7 @@ def _run(chain: Any, inputs: dict[str, Any], callbacks: list[BaseCallbackHandler
 
 
 def _streaming(chain: Any) -> Any:
-    """The chain, with a model that streams where it can say so and does not; a copy, if that changes it."""
+    """The chain with a streaming model. It is a copy if the model can stream, but does not."""
     model = getattr(chain, "llm", None)
     if isinstance(model, BaseLanguageModel) and not getattr(model, "streaming", True):
         return chain.model_copy(update={"llm": _told(model)})
@@ -261,7 +266,7 @@ def _streaming(chain: Any) -> Any:
 
 
 def _told(model: Any, **more: Any) -> Any:
-    """A copy that streams. `model_copy` sets `streaming` as one who was told, which is what LangChain looks for."""
+    """A copy of a model that streams. `model_copy` marks `streaming` as set, which LangChain checks."""
     streams = "streaming" in getattr(type(model), "model_fields", {})
     return model.model_copy(update={**({"streaming": True} if streams else {}), **more})
 

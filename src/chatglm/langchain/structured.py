@@ -1,8 +1,8 @@
-"""`ChatGLM3`: the class of that name in the official `langchain_demo` and in `langchain_community`.
+"""`ChatGLM3`: replaces the class of this name in the official `langchain_demo` and in `langchain_community`.
 
-A structured chat agent of LangChain tells the model of its tools in the prompt, and reads a JSON object out of what it
-says. The family has a form of its own for tools, which it was trained with; so the prompt is read here, the model is
-asked in its own form, and its answer is written as the agent reads it. Each prompt has all that was before, so nothing
+A structured chat agent of LangChain describes its tools in the prompt, and reads a JSON object from the answer. But the
+family was trained with its own form for tools. So the agent's prompt is parsed here, the model gets the tools in its
+own form, and its answer is converted to the form that the agent reads. Each prompt has the whole dialogue, so no state
 is kept between calls.
 """
 
@@ -34,11 +34,11 @@ _AFTER_TOOLS = "\n\nUse a json blob"
 _ARGS = re.compile(r", args: (\{.*\})$", re.M)
 _TOOL = re.compile(r"\s*([\w.-]{1,200})(?:\(.*?\)(?: ->[^\n]*?)?)?\s*(?:-|:)\s*", re.S)
 _LONGEST = 1 << 16
-"""Characters of a tool's arguments."""
+"""Most characters of the description of a tool's arguments."""
 _TURN = re.compile(r"\n(Human|AI): ")
 _BEFORE = "This was your previous work (but I haven't seen any of it! I only see what you return as final answer):"
 _REMINDER = "(reminder to respond in a JSON blob no matter what)"
-# The parts of a step, each searched for behind the one before: one expression for all of them would try every pair.
+# The parts of a step, each searched for after the one before. One expression for all would take quadratic time.
 _BLOB = re.compile(r"Action:\s*```(?:json)?\s*(?=\{)")
 _OBSERVATION = re.compile(r"(?<=\})\s*```\s*Observation: ?")
 _THOUGHT = re.compile(r"\nThought:\s*(?=Action:|\Z)")
@@ -46,7 +46,7 @@ _THOUGHT = re.compile(r"\nThought:\s*(?=Action:|\Z)")
 
 @dataclass(frozen=True)
 class _Turn:
-    """What the prompt of a structured chat agent says."""
+    """The dialogue and the tools in the prompt of a structured chat agent."""
 
     messages: list[Message]
     tools: list[dict[str, Any]]
@@ -60,14 +60,14 @@ class ChatGLM3(ChatGLM):
         agent = create_structured_chat_agent(llm=llm, tools=tools, prompt=prompt)
 
     The official class of `langchain_demo` keeps a history and a state in the object, so two agents that share it mix
-    up their turns; here each prompt is read from the beginning. As in that class, text before the tools of a prompt
-    is left out. Other prompts are answered as by `ChatGLM`.
+    their turns. Here, each prompt is read from the beginning. As in that class, text before the tools of a prompt is
+    left out. Other prompts are answered in the same way as by `ChatGLM`.
 
     Attributes:
-        do_sample: False: the likeliest token each time.
-        endpoint_url: as in `ChatGLM`; or the URL of a `/v1/chat/completions`, as in `langchain_community`.
-        model_name: the model's name at an endpoint.
-        prefix_messages: come first in every dialogue.
+        do_sample: False: always choose the most likely token.
+        endpoint_url: see `ChatGLM`; or the URL of a `/v1/chat/completions`, as in `langchain_community`.
+        model_name: another name for `model`.
+        prefix_messages: messages in front of every dialogue.
     """
 
     do_sample: bool = True
@@ -92,11 +92,7 @@ class ChatGLM3(ChatGLM):
         return "ChatGLM3"
 
     def load_model(self, model_name_or_path: str | None = None) -> None:
-        """Open a checkpoint folder or repository; None: the demo model that comes with the package.
-
-        Raises:
-            as `chatglm.load`.
-        """
+        """Open a checkpoint folder or repository; None: the demo model of the package. Errors: see `chatglm.load`."""
         self.close()
         self.model = None if model_name_or_path is None else str(model_name_or_path)
         self.opened()
@@ -162,7 +158,7 @@ class ChatGLM3(ChatGLM):
 
 
 def _turn(prompt: str) -> _Turn | None:
-    """What a structured chat agent's prompt says; None: it is another prompt."""
+    """Parse the prompt of a structured chat agent; None: it is another prompt."""
     _, found, rest = prompt.partition(_TOOLS)
     listed, also, rest = rest.partition(_AFTER_TOOLS)
     if not found or not also:
@@ -183,7 +179,7 @@ def _turn(prompt: str) -> _Turn | None:
 
 
 def _parameters(written: str) -> dict[str, Any]:
-    """A schema of a tool's arguments, which LangChain writes as Python has it."""
+    """The schema of a tool's arguments, which LangChain writes as a Python dict."""
     try:
         known = ast.literal_eval(written) if len(written) <= _LONGEST else {}
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -196,13 +192,13 @@ def _parameters(written: str) -> dict[str, Any]:
             plain = {}
     needed = [name for name, one in plain.items() if not (isinstance(one, dict) and "default" in one)]
     for name, one in plain.items():
-        if not isinstance(one, dict) or "$ref" in json.dumps(one):  # what a schema refers to is not written
+        if not isinstance(one, dict) or "$ref" in json.dumps(one):  # the prompt does not have the target of a `$ref`
             plain[name] = {}
     return {"type": "object", "properties": plain, "required": needed}
 
 
 def _steps(text: str) -> list[Message]:
-    """The question of a prompt's last turn, and the calls that were made for it, with what came of them."""
+    """Messages of a prompt's last turn: the question, and the calls that were made for it, with their results."""
     text = text.rstrip().removesuffix(_REMINDER).rstrip()
     calls, first, end = [], len(text), 0
     for number in itertools.count():
@@ -226,12 +222,12 @@ def _steps(text: str) -> list[Message]:
 
 
 def _action(answer: Answer) -> str:
-    """An answer as a structured chat agent reads it."""
+    """Convert an answer to the form that a structured chat agent reads."""
     call = next((each for each in answer.message.tool_calls if not each.cut), None)
     said: dict[str, Any] = (
         {"action": "Final Answer", "action_input": answer.message.content}
         if call is None
         else {"action": call.name, "action_input": dict(call.arguments)}
     )
-    blob = json.dumps(said, ensure_ascii=False).replace("`", "\\u0060")  # which would end it
+    blob = json.dumps(said, ensure_ascii=False).replace("`", "\\u0060")  # a backtick could end the block
     return f"Action:\n```\n{blob}\n```"

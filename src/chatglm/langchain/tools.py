@@ -1,4 +1,4 @@
-"""The project's tools, and the interpreter, as LangChain's tools."""
+"""Makes tools for LangChain from chatglm's tools, including the interpreter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUILT_IN = {
     "python": ("code", "Python code", "Runs Python code, and gives what it prints. Variables stay between calls."),
     "cogview": ("prompt", "what is to be seen", "Draws a picture and shows it to the user."),
 }
-"""What the family's own tools take, which its prompts tell without a schema: the argument, what it is, what is done."""
+"""Argument, its description, and description of each built-in tool, for which the family's prompts have no schema."""
 
 
 def langchain_tools(
@@ -32,8 +32,11 @@ def langchain_tools(
 
     Args:
         tools: a toolbox, which its owner closes; or functions, `Interpreter(kernels)` and other tools for a new
-            toolbox, which is closed with the last of the returned tools.
+            toolbox, whose thread ends when the returned tools are garbage-collected.
         permit: called before a tool that needs a person's consent; None: such calls are refused.
+
+    Raises:
+        ToolError: a function cannot be a tool.
     """
     box = tools if isinstance(tools, Toolbox) else Toolbox(tools)
     found: list[BaseTool] = []
@@ -51,7 +54,7 @@ def langchain_tools(
 
 
 def _one(box: Toolbox, spec: ToolSpec, described: str, schema: Any, permit: Permit | None) -> BaseTool:
-    name = spec.name  # of the box, whatever the tool is called later
+    name = spec.name  # the name in the box, even if the tool is renamed later
 
     def run(arguments: dict[str, Any]) -> tuple[str, Outcome]:
         return _told(*box.call_now([ToolCall(name, _plain(arguments))], permit))
@@ -72,7 +75,7 @@ def _one(box: Toolbox, spec: ToolSpec, described: str, schema: Any, permit: Perm
 
 
 class _Tool(BaseTool):
-    """No `StructuredTool`, which takes the arguments `config` and `run_manager` for LangChain's own."""
+    """A tool with any names of arguments. `StructuredTool` takes `config` and `run_manager` for LangChain's own."""
 
     _call: Any = PrivateAttr()
     _acall: Any = PrivateAttr()
@@ -91,7 +94,7 @@ def _told(outcome: Outcome) -> tuple[str, Outcome]:
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: LangChain may have made objects of it."""
+    """Convert arguments to JSON values, because LangChain may have made objects of them."""
     plain: dict[str, Any] = json.loads(json.dumps(arguments, default=_dumped))
     return plain
 

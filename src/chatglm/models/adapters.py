@@ -1,13 +1,13 @@
 """PEFT adapters from folders: only known settings, and weights that match the model tensor by tensor; or one clear
 error.
 
-adapter_config.json is foreign input. PEFT matches its expressions against every module's name for as long as they take,
-imports a module that it names, makes matrices of any rank, and only warns where the weights hold nothing of what the
-settings describe. Here settings are taken from lists of known ones, expressions are matched in a process with a time
-limit and replaced by the names that they match, and the weight file's header must hold exactly what the settings need.
+adapter_config.json is foreign input. PEFT matches its regular expressions against the name of every module without a
+time limit, imports a module that the file names, makes matrices of any rank, and only warns if the weights do not fit
+the settings. Here, only known settings are accepted. Expressions are matched in a process with a time limit, and
+replaced by the names that they match. The weight file must have exactly the tensors that the settings need.
 
-Supported are adapters of layers: LoRA, IA³, LoHa and LoKr. Prefix and prompt tuning of PEFT put virtual tokens in front
-of every prompt, in a way of its own that an engine's cache does not know; P-tuning v2 (`prefix=`) does the same here.
+Adapters of layers are supported: LoRA, IA³, LoHa and LoKr. Prefix and prompt tuning of PEFT put virtual tokens in front
+of every prompt, in a way that the engine's cache does not support; use P-tuning v2 (`prefix=`) instead.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _TAKEN = {
         "rank_dropout_scale",
     },
 }
-# Settings that are read, and then given to PEFT in another form, or not at all.
+# Settings that are read here. PEFT gets them in another form, or not at all.
 _READ = frozenset(
     {
         "peft_type",
@@ -83,7 +83,7 @@ _READ = frozenset(
         "init_weights",
     }
 )
-# Settings about how the adapter was made, or how a process runs it: they do not change its answers.
+# Settings that do not change the answers: how the adapter was made, or how a process runs it.
 _WITHOUT_EFFECT = frozenset(
     {
         "auto_mapping",
@@ -102,8 +102,8 @@ _NEUTRAL: tuple[Any, ...] = (None, False, [], {})
 
 _BESIDE = ("word_embeddings.", "output_layer.", "lm_head.")
 
-# Ways of initialising that do not change the base model. The others changed it, and would do so again: such adapters
-# cannot simply be added to the weights of the folder.
+# Methods of initialisation that do not change the base model. The others change its weights, so such an adapter does
+# not fit the weights of the base model's folder.
 _INITIAL = ("gaussian", "eva", "orthogonal", "lycoris")
 
 
@@ -112,9 +112,9 @@ class Adapter:
     """An adapter of a folder.
 
     Attributes:
-        folder: of the adapter.
+        folder: the adapter's folder.
         weights: the file with its tensors.
-        config: PEFT's configuration; modules are named in full, and no expressions are left.
+        config: PEFT's configuration, with full names of modules instead of expressions.
         tensors: shape and type of every tensor, by its name in the file.
     """
 
@@ -125,17 +125,17 @@ class Adapter:
 
 
 def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """A model of PEFT: `model` with the adapter of a folder on its layers. After an error it is as it was.
+    """Put the adapter of a folder on a model's layers. Returns a PEFT model. After an error, the model is unchanged.
 
     Args:
-        model: of `transformers`, or one of PEFT, which gets another adapter.
+        model: a model of `transformers`, or a PEFT model, which gets another adapter.
         name: name of the adapter.
 
     Raises:
         DependencyError: `peft` is not installed.
         CheckpointError: a file is missing or damaged, or the adapter was made for another model; names the tensor.
         ConfigError: a setting has a wrong type or value.
-        UnsupportedError: the adapter is not one of layers, or has a setting that is not supported.
+        UnsupportedError: the kind of adapter or a setting is not supported, or it cannot be put on a quantised model.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     adapter = read_adapter(base, folder)
@@ -143,7 +143,7 @@ def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
     kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(adapter.config.task_type, PeftModel)
     made, restore = model, remember_frozen(model)
-    try:  # without memory until the tensors are known to fit
+    try:  # without memory, until it is known that the tensors fit
         if base is model:
             made = kind(model, adapter.config, adapter_name=name, low_cpu_mem_usage=True)
         else:
@@ -165,8 +165,8 @@ def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def remember_frozen(model: Any) -> Callable[[], None]:
-    """A function that lets exactly those parameters require a gradient again that do now: PEFT freezes the others
-    before an adapter is complete.
+    """Return a function that restores which parameters of a model require a gradient now. PEFT freezes parameters
+    before it is known that an adapter fits.
     """
     held = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
@@ -178,7 +178,7 @@ def remember_frozen(model: Any) -> Callable[[], None]:
 
 
 def without_adapter(model: Any, name: str) -> Any:
-    """A model of PEFT without one of its adapters; without its last one, the model that it was made of."""
+    """Remove an adapter from a PEFT model. Returns the PEFT model, or the base model if it was the last adapter."""
     if len(model.peft_config) == 1:
         return model.unload()
     model.delete_adapter(name)
@@ -187,7 +187,7 @@ def without_adapter(model: Any, name: str) -> Any:
 
 
 def take_off(model: Any, name: str) -> None:
-    """Remove an adapter from all layers. A layer without another one is the base model's own again."""
+    """Remove an adapter from all layers. A layer without another adapter becomes the base model's layer again."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for path, module in list(model.named_modules()):
@@ -198,7 +198,7 @@ def take_off(model: Any, name: str) -> None:
 
 
 def read_adapter(model: Any, folder: Path) -> Adapter:
-    """The adapter of a folder, checked and adjusted to a model; raises what `with_adapter` does."""
+    """Read and check the adapter of a folder, and adjust it to a model. Errors are those of `with_adapter`."""
     try:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     except ImportError:
@@ -239,14 +239,15 @@ def read_adapter(model: Any, folder: Path) -> Adapter:
 
 
 def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default") -> None:
-    """
+    """Check that the tensors of an adapter's file fit a model.
+
     Args:
         made: the model with the adapter on its layers.
         model: name of the base model.
         name: name of the adapter in `made`.
 
     Raises:
-        CheckpointError: the file lacks some of its tensors, holds others, or of other shapes; names file and tensor.
+        CheckpointError: the file lacks tensors, has others, or has other shapes; names file and tensor.
     """
     from peft import get_peft_model_state_dict
 
@@ -281,16 +282,21 @@ def _is_beside(name: str) -> bool:
 
 
 class _Settings:
-    """An adapter_config.json."""
+    """The settings in an adapter_config.json."""
 
     def __init__(self, file: Path, about: dict[str, Any], kind: str) -> None:
         self._file, self._about, self._kind = file, about, kind
 
     def fields(self, modules: Mapping[str, bool]) -> dict[str, Any]:
-        """The fields of PEFT's configuration.
+        """Check the settings, and make the fields of PEFT's configuration.
 
         Args:
-            modules: names of the model's modules, and whether each is a linear layer.
+            modules: the name of each of the model's modules, and whether it is a linear layer.
+
+        Raises:
+            ConfigError: a setting has a wrong type or value.
+            CheckpointError: the settings name no layer of the model.
+            UnsupportedError: a setting is not supported.
         """
         about, names = self._about, list(modules)
         made: dict[str, Any] = {"task_type": self._task()}
@@ -325,7 +331,7 @@ class _Settings:
             for name, keys in by_key.items():
                 numbers = self._numbers(name)
                 found: dict[str, Any] = {}
-                for key, matched in keys.items():  # the first key that matches counts
+                for key, matched in keys.items():  # the first key that matches is used
                     for module in chosen:
                         if module in matched():
                             found.setdefault(re.escape(module), numbers[key])
@@ -379,7 +385,7 @@ class _Settings:
         return value
 
     def _names(self, name: str) -> list[str]:
-        """A list of plain names of modules."""
+        """The value of a setting that must be a list of module names."""
         value = self._about.get(name) or []
         if not isinstance(value, list) or len(value) > _MAX_NAMES or not all(_plain_name(item) for item in value):
             raise self._wrong(name, "a list of names of modules")
@@ -395,7 +401,7 @@ class _Settings:
         return patterns.ask("target_modules", given)
 
     def _layers(self) -> Callable[[str], bool]:
-        """Whether a module is in one of the layers that `layers_to_transform` names."""
+        """A function that tells whether a module is in one of the layers of `layers_to_transform`."""
         given = self._about.get("layers_to_transform")
         if given is None:
             return lambda name: True
@@ -418,7 +424,7 @@ class _Settings:
 
 
 class _Patterns:
-    """Names and expressions of an adapter's settings, matched against the model's modules all at once."""
+    """Matches all names and expressions of an adapter's settings against the model's modules at once."""
 
     def __init__(self, file: Path, names: list[str]) -> None:
         self._file, self._names = file, names
@@ -426,7 +432,7 @@ class _Patterns:
         self._found: list[set[str]] = []
 
     def ask(self, setting: str, given: Any) -> Callable[[], set[str]]:
-        """The modules of a list of names or of an expression: known after `match`."""
+        """The modules that a list of names or an expression means. Call the result after `match`."""
         if given is None or given == []:
             return set
         if isinstance(given, str):
@@ -437,7 +443,7 @@ class _Patterns:
         return lambda: {name for name in self._names if not ends.isdisjoint(_ends(name))}
 
     def ask_end(self, setting: str, key: str) -> Callable[[], set[str]]:
-        """The modules whose name, or its end, a key of `rank_pattern` or `alpha_pattern` matches."""
+        """The modules whose name, or the end of it, matches a key of `rank_pattern` or `alpha_pattern`."""
         if _plain_name(key):
             return lambda: {name for name in self._names if key in _ends(name)}
         return self._expression(setting, rf"(.*\.)?({key})$")
@@ -450,7 +456,11 @@ class _Patterns:
         return lambda: self._found[place]
 
     def match(self) -> None:
-        """Match in a separate process: an expression may take for ever, and holds Python's lock meanwhile."""
+        """Match in a separate process, because an expression may take for ever, and would hold Python's lock.
+
+        Raises:
+            ConfigError: an expression is not valid, or takes too long.
+        """
         if not self._asked:
             return
         data = json.dumps([self._asked, self._names]).encode()
@@ -496,14 +506,14 @@ def _modules(model: Any) -> dict[str, bool]:
 
     found: dict[str, bool] = {}
     for name, module in model.named_modules():
-        layer = getattr(module, "base_layer", module)  # of a layer that has an adapter already
+        layer = getattr(module, "base_layer", module)  # if the layer has an adapter already
         if name and ".base_layer" not in name and ".lora_" not in name:
             found[name] = isinstance(layer, nn.Linear)
     return found
 
 
 def _check_rank(file: Path, about: dict[str, Any], tensors: Mapping[str, About]) -> None:
-    """For LoRA: check that settings and tensors have the same ranks, with a clearer error than one about shapes."""
+    """For LoRA, check that settings and tensors have the same rank. The error is clearer than one about shapes."""
     ranks = {shape[0] for name, (shape, _) in tensors.items() if name.endswith(".lora_A.weight") and shape}
     if about.get("peft_type") == "LORA" and not about.get("rank_pattern") and len(ranks) == 1:
         (found,) = ranks
@@ -514,7 +524,7 @@ def _check_rank(file: Path, about: dict[str, Any], tensors: Mapping[str, About])
 
 
 def _ends(name: str) -> Iterable[str]:
-    """A module's name, and every end of it: `a.b.c`, `b.c`, `c`."""
+    """A module's name and all ends of it: `a.b.c`, `b.c`, `c`."""
     parts = name.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
 

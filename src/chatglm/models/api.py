@@ -1,8 +1,8 @@
 """The official methods on every model: chat, stream_chat, stream_generate, process_response.
 
-Signatures, defaults and return values are those of each generation's official `modeling_chatglm.py`. Where that code
-is wrong (docs/differences.md), this code differs. Prompts and stop tokens come from the tokenizer and its `ChatFormat`,
-generation from `transformers`' `generate`; nothing here knows tensors or prompt syntax.
+Signatures, defaults and return values are those of each generation's official `modeling_chatglm.py`. If that code
+is wrong, this code differs (docs/differences.md). Prompts and stop tokens come from the tokenizer and its `ChatFormat`;
+`generate` of `transformers` generates the tokens. This module depends on no prompt syntax.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Turn = dict[str, Any]
 
 
 class FiniteScores(LogitsProcessor):  # type: ignore[misc]
-    """Refuses scores from which no token can be drawn.
+    """Refuses scores from which no token can be sampled.
 
-    The official code put all probability on one token (id 5) when a score was NaN, which hid broken weights.
+    If a score is NaN, the official code gives all probability to one token (id 5), which hides broken weights.
 
     Raises:
-        NumericalError: a row holds NaN or +inf, or nothing but −inf.
+        NumericalError: when it is called with a row that has NaN or +inf, or only −inf.
     """
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -59,18 +59,18 @@ class FiniteScores(LogitsProcessor):  # type: ignore[misc]
 
 
 class _StopTexts(StoppingCriteria):  # type: ignore[misc]
-    """Ends an answer whose newest tokens complete one of some texts.
+    """Ends an answer when its newest tokens complete one of some texts.
 
-    `transformers`' own criterion looks for the texts in single tokens' strings; it finds none that is spelled in tokens
-    of half a character, as byte-level vocabularies spell emoji, and takes seconds to prepare.
+    The criterion of `transformers` compares the strings of single tokens. So it does not find a text with a character
+    that is split between tokens, such as an emoji in a byte-level vocabulary, and it takes seconds to prepare.
 
     Args:
-        prompt: tokens in front of the answer.
+        prompt: number of tokens in front of the answer.
     """
 
     def __init__(self, tokenizer: Any, texts: Sequence[str], prompt: int) -> None:
         self._tokenizer, self._texts, self._prompt = tokenizer, texts, prompt
-        # A token has a byte or more; some more tokens in front, because decoding may drop a leading space.
+        # Each token has at least one byte. Some more tokens are decoded, because decoding may drop a leading space.
         self._tail = max(len(text.encode("utf-8", "surrogatepass")) for text in texts) + 4
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
@@ -83,8 +83,8 @@ class _StopTexts(StoppingCriteria):  # type: ignore[misc]
 class _KnowsIds(Cache):  # type: ignore[misc]
     """The keys and values of a dialogue, and the ids that they belong to.
 
-    Knowing the ids makes reuse exact: the next turn keeps what its own prompt has in common with them and computes the
-    rest, so an answer with a cache is the answer without one, whatever the history was.
+    The ids make the reuse exact: the next turn keeps the common beginning of its prompt and these ids, and computes the
+    rest. So answers with and without a cache are the same for any history.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,13 +92,13 @@ class _KnowsIds(Cache):  # type: ignore[misc]
         self.token_ids: list[int] = []
 
     def keep_common(self, ids: Sequence[int], virtual: int) -> int:
-        """Drop everything that does not agree with the prompt `ids`; at least its last token is left to compute.
+        """Remove everything after the common beginning with the prompt `ids`, whose last token is never kept.
 
         Args:
-            virtual: P-tuning tokens at the front, which are always kept.
+            virtual: number of P-tuning tokens at the front, which are always kept.
 
         Returns:
-            How many of the ids the cache now holds.
+            the number of ids that the cache holds now.
         """
         common = 0
         for held, wanted in zip(self.token_ids, ids[:-1], strict=False):
@@ -113,15 +113,15 @@ class _KnowsIds(Cache):  # type: ignore[misc]
 
 
 class DialogueCache(_KnowsIds, DynamicCache):  # type: ignore[misc]
-    """A dialogue's keys and values as tensors."""
+    """Keys and values of a dialogue as tensors."""
 
 
 class NativeDialogueCache(_KnowsIds, NativeCache):
-    """A dialogue's keys and values in the native decoder's pages."""
+    """Keys and values of a dialogue in the native decoder's pages."""
 
 
 class ChatMixin:
-    """The official methods. Signatures differ by generation, and are bound as the tokenizer's generation has them:
+    """The official methods. Their signatures depend on the generation of the tokenizer:
 
     ==================  ===============================================================================================
     ChatGLM-6B          `chat(tokenizer, query, history=None, max_length=2048, num_beams=1, do_sample=True, top_p=0.7,
@@ -145,13 +145,13 @@ class ChatMixin:
         """Answer one query.
 
         Args:
-            args: the tokenizer first; see above.
-            kwargs: see above. With `stop_strings` the answer ends with the first of these texts in it. `streamer`
-                gets the ids while they are generated. `tokenizer`, which `generate` needs for some options, need not
-                be given again.
+            args: the tokenizer first; for the others, see the class.
+            kwargs: see the class. With `stop_strings` the answer ends at the first of these texts, which is part of it.
+                `streamer` gets the ids while they are generated. `tokenizer`, which `generate` needs for some options,
+                need not be given again.
 
         Returns:
-            The response and a new history that ends with it. The response is a string; for ChatGLM3 and GLM-4 it is a
+            the response and a new history that ends with it. The response is a string; for ChatGLM3 and GLM-4 it is a
             dict `{"name", "parameters"}` if the model called a tool of the history's system message, and `{"name",
             "content"}` if it wrote code for the interpreter or a malformed call.
 
@@ -170,7 +170,8 @@ class ChatMixin:
         with the next query. Closing the iterator stops the generation.
 
         Raises:
-            InputError, TokenizerError, NumericalError: as `chat`, before the first token or at the failing one.
+            InputError, TokenizerError, NumericalError: see `chat`; a NumericalError comes at the failing token.
+            UnsupportedError: beams cannot be streamed; or a cache is used with ChatGLM-6B.
         """
         tokenizer, args = _take_tokenizer(args, kwargs)
         return _dialogue(self, tokenizer).stream_chat(*args, **kwargs)
@@ -182,8 +183,11 @@ class ChatMixin:
     def process_response(self, output: str, history: Sequence[Turn] | None = None) -> Any:
         """Turn decoded text into what `chat` returns.
 
-        For ChatGLM3 and GLM-4 `(output, history)` gives (response, new history); for ChatGLM-6B and ChatGLM2
-        `(output)` gives the cleaned text. Tool arguments are parsed, never executed.
+        For ChatGLM3 and GLM-4, `(output, history)` returns (response, new history); for ChatGLM-6B and ChatGLM2,
+        `(output)` returns the cleaned text. Tool arguments are parsed, never executed.
+
+        Raises:
+            InputError: the history is missing, or is given for a model that does not take one.
         """
         generation = self.config.generation
         if generation in (Generation.CHATGLM3, Generation.GLM4):
@@ -211,6 +215,11 @@ class ChatMixin:
             input_ids: (batch, tokens) prompts.
             return_past_key_values: yield (ids, cache) instead.
             kwargs: arguments of `generate`.
+
+        Raises:
+            InputError: `input_ids` is missing.
+            NumericalError: the model returned NaN.
+            UnsupportedError: beams cannot be streamed.
         """
         if input_ids is None:
             raise InputError("stream_generate needs input_ids of shape (batch, tokens)")
@@ -235,13 +244,17 @@ class ChatMixin:
 
 
 def _processors(given: Any) -> LogitsProcessorList:
-    """The caller's processors: a list, one alone, or None. NaN is caught before they run."""
+    """The caller's processors (a list, a single one, or None), after the check for NaN."""
     extra = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
     return LogitsProcessorList([FiniteScores(), *extra])
 
 
 def _process_turns(parts: Sequence[str], history: Sequence[Turn], generation: Generation) -> tuple[Any, list[Turn]]:
-    """The assistant messages of one reply, as texts without their `<|assistant|>` headers, appended to a history."""
+    """Append the assistant messages of one reply to a history. Returns the response and the new history.
+
+    Args:
+        parts: texts of the messages, without their `<|assistant|>` headers.
+    """
     turns: list[Turn] = copy.deepcopy(list(history))
     offered = bool(turns) and turns[0].get("role") == "system" and "tools" in turns[0]
     response: Any = ""
@@ -267,7 +280,7 @@ def _process_turns(parts: Sequence[str], history: Sequence[Turn], generation: Ge
 
 
 def _take_tokenizer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
-    """The tokenizer, first argument or keyword or both, and the other arguments."""
+    """The tokenizer, which is the first argument or a keyword, and the other arguments."""
     named = kwargs.pop("tokenizer", None)
     if not args:
         if named is None:
@@ -302,7 +315,7 @@ def _dialogue(model: Any, tokenizer: Any) -> _Pairs | _Roles | _Character:
 
 
 class _Dialogue:
-    """One call of `chat` or `stream_chat`: a prompt, a way to read the reply, and the arguments of `generate`."""
+    """One call of `chat` or `stream_chat`: makes the prompt and the arguments of `generate`, and reads the reply."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -332,10 +345,10 @@ class _Dialogue:
         options["do_sample"] = bool(do_sample and temperature > 0)
         if options["do_sample"]:
             options |= {"temperature": temperature, "top_p": top_p}
-        else:  # generate warns about sampling options that it does not use, also about those of a generation_config
+        else:  # else generate warns about sampling options that it does not use, also those of a generation_config
             options |= {"temperature": None, "top_p": None, "top_k": None}
         if options.get("max_new_tokens") is not None:
-            options["max_length"] = None  # else generate warns of the one in GLM-4's generation_config.json
+            options["max_length"] = None  # else generate warns about the one in GLM-4's generation_config.json
         else:
             if len(prompt) >= max_length:
                 raise InputError(
@@ -355,7 +368,7 @@ class _Dialogue:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def _reply(self, prompt: Sequence[int], **options: Any) -> list[str]:
-        """The texts of a whole answer, without the stop token that ended it and any padding behind that."""
+        """The texts of a complete answer, without the stop token that ended it and the padding after it."""
         stops = _as_set(options["eos_token_id"])
         reader = _Reader(self.tokenizer, self.header)
         for token_id in self.model.generate(**self._inputs(prompt), **options)[0, len(prompt) :].tolist():
@@ -368,7 +381,7 @@ class _Dialogue:
     def _stream(
         self, prompt: Sequence[int], cache: Any, keep_cache: bool, **options: Any
     ) -> Iterator[tuple[list[str], Any]]:
-        """Steps of an answer: its texts so far, and the cache if one is in use."""
+        """Stream an answer: yields its texts so far, and the cache if one is used."""
         if cache is not None and not isinstance(cache, _KnowsIds):
             raise InputError(
                 f"past_key_values is a {type(cache).__name__}; pass what stream_chat(…, return_past_key_values=True) "
@@ -380,13 +393,13 @@ class _Dialogue:
             cache = DialogueCache(config=self.model.config) if decoder is None else NativeDialogueCache(decoder, 1)
         if cache is not None:
             cache.keep_common(prompt, virtual)
-            options |= {"past_key_values": cache, "use_cache": True}  # independent of generation_config.json
+            options |= {"past_key_values": cache, "use_cache": True}  # whatever generation_config.json says
         stops = _as_set(options["eos_token_id"])
         reader = _Reader(self.tokenizer, self.header)
         ids: list[int] = []
         yielded = False
         for number, token in enumerate(step_through(self.model, **self._inputs(prompt), **options)):
-            if cache is not None:  # the newest token itself is not in it yet
+            if cache is not None:  # the newest token is not in the cache yet
                 cache.token_ids = [*prompt] if number == 0 else cache.token_ids
                 cache.token_ids += ids[-1:]
             if (token_id := int(token[0])) in stops:
@@ -416,7 +429,7 @@ def _as_set(ids: int | Sequence[int] | None) -> set[int]:
 
 
 class _Reader:
-    """The texts of a reply: one, or several if a `header` id begins another message."""
+    """Decodes a reply into texts: one, or several if the id `header` begins another message."""
 
     def __init__(self, tokenizer: Any, header: int | None) -> None:
         self.parts = [""]
@@ -424,7 +437,7 @@ class _Reader:
         self._header, self._header_text = header, "" if header is None else tokenizer.decode([header])
 
     def feed(self, token_id: int) -> bool:
-        """Take in a token; tells whether there is new text, which always ends at a whole character."""
+        """Add a token. Returns whether there is new text, which always ends at a whole character."""
         piece = self._decoder.feed(token_id)
         if token_id == self._header:
             self.parts[-1] += piece.removesuffix(self._header_text)
@@ -434,14 +447,14 @@ class _Reader:
         return bool(piece)
 
     def close(self) -> bool:
-        """Take in the bytes of an incomplete character that were held back."""
+        """Add the bytes of an incomplete character that were held back. Returns whether there were any."""
         piece = self._decoder.close()
         self.parts[-1] += piece
         return bool(piece)
 
 
 class _PairHistory(_Dialogue):
-    """History is a list of (query, response)."""
+    """A dialogue whose history is a list of (query, response)."""
 
     def _yield(
         self, query: str, history: Sequence[Pair] | None, steps: Iterator[Any], with_cache: bool
@@ -453,7 +466,7 @@ class _PairHistory(_Dialogue):
 
 
 class _Pairs(_PairHistory):
-    """ChatGLM-6B and ChatGLM2-6B: history is a list of (query, response)."""
+    """ChatGLM-6B and ChatGLM2-6B: the history is a list of (query, response)."""
 
     def chat(
         self,
@@ -519,7 +532,7 @@ class _Pairs(_PairHistory):
 
 
 class _Roles(_Dialogue):
-    """ChatGLM3-6B and GLM-4: history is a list of dicts, with tools in the system message."""
+    """ChatGLM3-6B and GLM-4: the history is a list of dicts, with tools in the system message."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)

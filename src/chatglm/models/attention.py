@@ -1,4 +1,4 @@
-"""The reference attention, and the masks that `transformers` does not make."""
+"""The reference implementation of attention, and masks that `transformers` does not make."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def eager_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention written out, in float32 where it matters: the reference, and the one that returns weights.
+    """Softmax attention in plain torch, with scores in float32. It is the reference, and also returns the weights.
 
     Args:
         query: (B, N, S, D). key, value: (B, G, T, D), each serving N / G query heads.
         attention_mask: (B, 1, S, T or more), added to the scores.
 
     Returns:
-        Context (B, S, N, D) and weights (B, N, S, T).
+        context (B, S, N, D) and weights (B, N, S, T).
     """
     groups, keys = key.shape[1], key.shape[2]
-    grouped = query.unflatten(1, (groups, -1))  # (B, G, N/G, S, D): heads that share a key lie together
-    # Products of half precision overflow in float16, and lose their differences in bfloat16.
+    grouped = query.unflatten(1, (groups, -1))  # (B, G, N/G, S, D): heads that share a key are neighbours
+    # In half precision, products overflow (float16) or lose their differences (bfloat16).
     scores = torch.matmul(grouped.float() * scaling, key[:, :, None].float().transpose(-1, -2))
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None, :, :keys]
@@ -48,14 +48,14 @@ def eager_attention(
 
 
 def one_token_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
-    """SDPA for one new token: the heads that share a key are rows of one product, so that no key is copied for each.
+    """SDPA for one new token. Heads that share a key become rows of one product, so keys are not copied for each head.
 
     Args:
         query: (B, N, 1, D). key, value: (B, G, T, D), each serving N / G query heads.
-        mask: (B, 1, 1, T or more), added to the scores, or False where a key is not seen.
+        mask: (B, 1, 1, T or more): floats that are added to the scores, or booleans that are False for masked keys.
 
     Returns:
-        Context (B, 1, N, D).
+        context (B, 1, N, D).
     """
     rows = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
     seen = mask[..., : key.shape[2]].expand(-1, -1, rows.shape[2], -1)
@@ -64,14 +64,15 @@ def one_token_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor,
 
 
 def show_everything_to_padding(mask: Any, padding: Any, queries: int) -> Any:
-    """Let the rows of padding tokens see every column, as the official code does; their outputs mean nothing.
+    """Let padding tokens attend to every column, as in the official code. Their outputs are not used.
 
-    A row that saw nothing would be NaN in some attention kernels, and NaN spreads through a batched matrix product.
+    In some attention kernels, a row without any visible column would be NaN, and NaN spreads through a batched matrix
+    product.
 
     Args:
-        mask: 4-d mask made by `transformers` for the implementation in use; anything else is returned as it is.
+        mask: 4-d mask made by `transformers` for the implementation in use; anything else is returned unchanged.
         padding: (B, T) with zero for padding, or None.
-        queries: how many of the last columns of `padding` are the new tokens.
+        queries: number of new tokens, which are the last columns of `padding`.
     """
     if not isinstance(mask, Tensor) or mask.ndim != 4 or not isinstance(padding, Tensor) or padding.ndim != 2:
         return mask
@@ -82,12 +83,12 @@ def show_everything_to_padding(mask: Any, padding: Any, queries: int) -> Any:
 
 
 def packed_examples(position_ids: Tensor | None, prefix: int, implementation: str | None) -> MaskFunction | None:
-    """The mask that keeps packed examples from seeing one another; None if every row has one example.
+    """The mask that keeps packed examples from attending to one another; None if every row has one example.
 
     Args:
-        position_ids: (B, S), or ChatGLM-6B's (B, 2, S). An example begins at position 0, in both rows where there are
-            two: of a prompt, that is its first token alone.
-        prefix: number of columns in front (P-tuning), which every example sees.
+        position_ids: (B, S), or ChatGLM-6B's (B, 2, S). An example begins at position 0; if there are two positions,
+            both are 0, which is true only for the first token of a prompt.
+        prefix: number of columns in front (P-tuning), which every example attends to.
         implementation: name of the attention implementation.
 
     Raises:

@@ -1,8 +1,8 @@
-"""A decoder's weights under their official names, without a model of `transformers` around them.
+"""A decoder's weights under their official names, without a model class of `transformers`.
 
-To answer, the native decoder needs the configuration, the weights and nothing more; `transformers`' model classes are
-1.5 seconds of imports and 150 MB of memory, most of it for compilers. So nothing that `chatglm chat` and `serve` import
-on a CPU may import them (tests/test_loading.py).
+The native decoder needs only the configuration and the weights. Importing the model classes of `transformers` takes 1.5
+seconds and 150 MB of memory, mostly for compilers. So the modules that `chatglm chat` and `serve` use on a CPU must not
+import them (tests/test_loading.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class BareModel(DecoderMixin, nn.Module):
     """Embedding, linear layers, norms and output head of a checkpoint, for the native decoder. It has no forward pass.
 
     Args:
-        config: of a model without a P-tuning prefix.
+        config: configuration of a model without a P-tuning prefix.
 
-    Parameters have no memory yet ("meta"), until `loading` puts those of a folder in their place.
+    The parameters have no memory (device "meta") until `loading` replaces them by those of a folder.
     """
 
     def __init__(self, config: Any) -> None:
@@ -68,7 +68,7 @@ class _Norm(nn.Module):
 
 def _linear(matrix: Matrix) -> nn.Linear:
     layer = nn.Linear.__new__(nn.Linear)
-    nn.Module.__init__(layer)  # the original draws random numbers, which on this device imports the compiler
+    nn.Module.__init__(layer)  # the usual __init__ draws random numbers, which imports the compiler on this device
     layer.in_features, layer.out_features = matrix.columns, matrix.rows
     layer.weight = _parameter(matrix.rows, matrix.columns)
     layer.register_parameter("bias", _parameter(matrix.rows) if matrix.bias else None)

@@ -1,11 +1,12 @@
-"""ChatGLM2-6B, ChatGLM3-6B, GLM-4-9B, CharacterGLM-6B and CodeGeeX2-6B: one architecture, differences by configuration.
+"""ChatGLM2-6B, ChatGLM3-6B, GLM-4-9B, CharacterGLM-6B and CodeGeeX2-6B: one architecture for different configurations.
 
 Pre-norm blocks with RMSNorm and SwiGLU; grouped key/value heads ("multi-query attention"); rotary positions in
-interleaved pairs on the first half of each head. Parameter names are those of the official `modeling_chatglm.py`.
+interleaved pairs of channels in the first half of each head. Parameter names are those of the official
+`modeling_chatglm.py`.
 
 Shapes in comments: B batch, S new tokens, T all tokens in the cache, H hidden size, N heads, G key/value heads,
-D channels of a head. Tensors are batch first throughout, caches (B, G, T, D) as everywhere in `transformers`; the
-official code of ChatGLM2 and ChatGLM3 puts the sequence first.
+D channels of a head. In all tensors the batch is first; caches are (B, G, T, D), as everywhere in `transformers`. In
+the official code of ChatGLM2 and ChatGLM3, the sequence is first.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ Tables = tuple[Tensor, Tensor] | Tensor
 
 
 def rotate(states: Tensor, tables: Tables) -> Tensor:
-    """Turn each pair of channels (2i, 2i+1) of the first half of every head: (B, N, S, D) → the same."""
+    """Rotate each pair of channels (2i, 2i+1) in the first half of every head: (B, N, S, D) → (B, N, S, D)."""
     half = states.shape[-1] // 2
     if isinstance(tables, Tensor):
         pairs = torch.view_as_complex(states[..., :half].float().unflatten(-1, (half // 2, 2)))
@@ -67,7 +68,7 @@ def rotate(states: Tensor, tables: Tables) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight."""
+    """RMS normalisation: x / sqrt(mean(x²) + eps) · weight."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class RMSNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention of N query heads over G shared key/value heads (multi_query_attention), or N of their own."""
+    """Attention with N query heads, and G shared key/value heads (multi_query_attention) or N of them."""
 
     def __init__(self, config: ChatGLMConfig, layer: int) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class SelfAttention(nn.Module):
         if self.config.multi_query_attention:  # rows: all queries, then keys, then values
             width = self.head_dim
             turning, value = mixed.split([(self.heads + self.groups) * width, self.groups * width], dim=-1)
-            # Queries and keys are neighbours and turn by the same angles: one rotation serves both.
+            # Queries and keys are neighbours and have the same angles, so one call rotates both.
             turned = rotate(split_heads(turning, self.heads + self.groups), tables)
             query, key = turned.split([self.heads, self.groups], dim=1)
             value = split_heads(value, self.groups)
@@ -139,7 +140,7 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU: the first half of `dense_h_to_4h`'s rows gates the second."""
+    """SwiGLU: the first half of the rows of `dense_h_to_4h` gates the second half."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
@@ -149,12 +150,12 @@ class MLP(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         gate, up = self.dense_h_to_4h(states).chunk(2, dim=-1)
         gate = F.silu(gate)
-        # The widest tensor of the model: not made twice where no gradient needs both.
+        # This is the model's widest tensor. Without gradients, it is multiplied in place.
         return self.dense_4h_to_h(gate * up if torch.is_grad_enabled() else gate.mul_(up))
 
 
 class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """A pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ChatGLMConfig, layer: int) -> None:
         super().__init__()
@@ -201,7 +202,7 @@ class _Encoder(nn.Module):
 
 
 class ChatGLMModel(ChatGLMPreTrainedModel):
-    """Embedding, blocks and final norm. The output head is a part of it, as in the official checkpoints."""
+    """Embedding, blocks and final norm. It also holds the output head, as in the official checkpoints."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
@@ -241,15 +242,18 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
 
         Args:
             input_ids: (B, S), or `inputs_embeds` (B, S, H) instead.
-            position_ids: (B, S); default: from the number of tokens that the cache holds. Without a cache and a
-                mask, position 0 begins a packed example, which sees no other.
-            attention_mask: (B, T) with non-zero for real tokens, or a 4-d mask of the attention implementation's kind.
+            position_ids: (B, S); default: they continue after the tokens in the cache. Without a cache and a mask,
+                position 0 begins a packed example, which does not attend to others.
+            attention_mask: (B, T) with non-zero for real tokens, or a 4-d mask for the attention implementation.
             past_key_values: the cache of an earlier call; new tokens are appended to it in place.
             use_cache: default: `config.use_cache`, off in training.
-            output_hidden_states: return the L + 1 inputs and outputs of the blocks, before the final norm.
+            output_hidden_states: return L + 1 hidden states (B, S, H): the input of each block, and the output of the
+                last one before the final norm.
 
         Raises:
-            InputError: both or neither of `input_ids` and `inputs_embeds`, or a cache of the official code's form.
+            InputError: both or neither of `input_ids` and `inputs_embeds` are given, or the cache is not a
+                `transformers.Cache`.
+            UnsupportedError: the cache is static, and the model has a P-tuning prefix.
         """
         config = self.config
         states, cache, seen, use_cache = self._begin(input_ids, inputs_embeds, past_key_values, use_cache)
@@ -268,7 +272,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         blocks = self.encoder.layers
         compiled = torch.compiler.is_compiling() or any(block._compiled_call_impl is not None for block in blocks)
         if states.device.type == "cpu" and not compiled:
-            tables = torch.complex(tables[0].float(), tables[1].float())  # five times as fast there, in eager mode
+            tables = torch.complex(tables[0].float(), tables[1].float())  # five times as fast on a CPU in eager mode
 
         states, hidden, attentions = self._run_blocks(
             blocks,
@@ -290,7 +294,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
 
 
 class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
-    """The chat and base models: what `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load."""
+    """The chat and base models. `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load this class."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
@@ -300,14 +304,14 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `AutoModel.from_pretrained`. ChatGLM-6B's official class has the same name, so its folders load too."""
+        """Like `AutoModel.from_pretrained`. It also loads ChatGLM-6B, whose official class has the same name."""
         folder = Path(os.fspath(pretrained_model_name_or_path or "")).joinpath(kwargs.get("subfolder") or "")
         if (folder / "config.json").is_file() and read_generation(folder) == Generation.CHATGLM:
             return AutoModel.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The output head: [vocabulary, hidden size]."""
+        """The output head; its weight is (vocabulary, H)."""
         return self.transformer.output_layer
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
@@ -322,7 +326,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The inputs of one forward pass, as `transformers` makes them, with a P-tuning prefix counted correctly."""
+        """The inputs of one forward pass, as `transformers` makes them, but with a correct count of P-tuning tokens."""
         prefix = self.transformer.prefix_encoder
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,
@@ -335,7 +339,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
 
 
 class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):
-    """A linear head over the last real token, as ChatGLM3 and GLM-4 define it (`classifier_head`)."""
+    """A classifier: a linear head on the last real token, as in ChatGLM3 and GLM-4 (`classifier_head`)."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
@@ -360,11 +364,12 @@ class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
-        """Scores of the classes, (B, num_labels), from the last token that `attention_mask` (B, S) calls real.
+        """Scores of the classes, (B, num_labels), from the last real token of each row.
 
         Args:
-            labels: (B,) class numbers, or (B, num_labels) floats, or (B,) floats when there is one label; the loss
-                follows `config.problem_type`, or these shapes where it is not set.
+            attention_mask: (B, S) with non-zero for real tokens; None: the last token is real.
+            labels: (B,) class numbers, or (B, num_labels) floats, or (B,) floats if there is one label. The loss
+                depends on `config.problem_type`; if it is not set, on type and shape of the labels.
         """
         outputs = self.transformer(
             input_ids=input_ids,

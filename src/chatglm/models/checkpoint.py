@@ -1,4 +1,4 @@
-"""Checks whether a folder is a complete checkpoint before any weights are read, so that an error is one clear line."""
+"""Checks that a folder is a complete checkpoint, before any weights are read, so that the error is one clear line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of `folder`: safetensors before .bin, one file before shards.
+    """The weight files of a folder: safetensors are preferred to .bin, and one file to shards.
 
     Raises:
-        CheckpointError: there are none, or the index names a file that is not there, or outside of the folder.
+        CheckpointError: there are none, the index is not valid, or it names a file that is missing or is outside of the
+            folder.
     """
     for single, index in zip(_SINGLE, _INDEX, strict=True):
         if _exists(folder / single):
@@ -42,7 +43,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         raise CheckpointError(f"{index}: has no valid `weight_map`; download it again")
     suffix = ".safetensors" if ".safetensors." in index.name else ".bin"
     for name in weight_map.values():
-        # A name stays in the folder. Links there may lead out of it, as those of the hub's cache do.
+        # A name must not leave the folder. But links in it may lead elsewhere, as in the hub's cache.
         plain = isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
         if not plain or not name.endswith(suffix) or len(name) > 255:
             raise CheckpointError(
@@ -62,7 +63,11 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is anything at the path, even a pipe or a broken link: `size_of` then says what it is."""
+    """Whether the path exists, even as a pipe or a broken link; `size_of` reports these.
+
+    Raises:
+        CheckpointError: the path cannot be reached.
+    """
     try:
         path.lstat()
     except FileNotFoundError:
@@ -73,11 +78,11 @@ def _exists(path: Path) -> bool:
 
 
 def named_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a name must be a folder, and cannot be a repository `owner/name` of the hub."""
+    """Whether a name can only be a folder, not a repository `owner/name` of the hub."""
     text = os.fspath(path)
     try:
         found = Path(text).exists()
-    except OSError:  # too long, a circle of links
+    except OSError:  # too long, or a circle of links
         found = True
     return found or text.startswith((".", "~", os.sep)) or text.count("/") != 1 or os.path.isabs(text)
 
@@ -86,8 +91,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json.
 
     Raises:
-        CheckpointError: it is missing, is not JSON, names another file to be read in its place, or has a field of a
-            wrong type that `transformers` reads before any class of this family is known.
+        CheckpointError: it is missing, is not JSON, refers to another file instead, or has a wrong type in a field that
+            `transformers` reads before it uses a class of this family.
     """
     config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type", ""), str):
@@ -105,10 +110,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> dict[str, tuple[Path, About]]:
-    """Raise `CheckpointError` unless `folder` is a ChatGLM checkpoint whose weight files are all there and complete.
+    """Check that a folder is a ChatGLM checkpoint with complete weight files.
 
     Returns:
-        file, shape and type of every tensor in it.
+        file, shape and type of every tensor, by name.
+
+    Raises:
+        CheckpointError: it is not; names the file.
     """
     if not _exists(folder):
         raise CheckpointError(
@@ -128,10 +136,10 @@ def check_folder(folder: Path) -> dict[str, tuple[Path, About]]:
 
 
 def check_missing(folder: str, missing: Iterable[str], optional: tuple[str, ...]) -> None:
-    """Raise if weights that are never initialised at random are missing in the checkpoint.
+    """Check the names of weights that are missing in a checkpoint.
 
     Raises:
-        CheckpointError: `missing` has a name that none of the `optional` parts explains.
+        CheckpointError: a name in `missing` contains none of the `optional` parts.
     """
     lost = sorted(name for name in missing if not any(part in name for part in optional))
     if lost:

@@ -1,8 +1,8 @@
-"""Configurations: every official config.json of the family, with its own field names.
+"""Configurations for every official config.json of the family, with the official field names.
 
-All of them say `"model_type": "chatglm"`. `ChatGLMConfig` describes ChatGLM2, ChatGLM3, GLM-4 and what derives from
-them; `GLMConfig` describes ChatGLM-6B. `ChatGLMConfig.from_dict` (and so `AutoConfig`) returns the one that fits, so
-that the Auto classes, which choose a model by the type of its configuration, choose the right architecture.
+All these files have `"model_type": "chatglm"`. `ChatGLMConfig` describes ChatGLM2, ChatGLM3, GLM-4 and models derived
+from them; `GLMConfig` describes ChatGLM-6B. `ChatGLMConfig.from_dict`, and so `AutoConfig`, returns the class that
+fits. The Auto classes choose a model by the type of its configuration, so they choose the right architecture.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ from chatglm.models.fields import ATTENTION, check_attention, check_dtype, check
 __all__ = ["ChatGLMConfig", "GLMConfig", "check_quantizer"]
 
 QUANTIZER = "chatglm"
-"""The name by which `transformers` finds the quantiser."""
+"""Name under which the quantiser is registered with `transformers`."""
 
 
 def check_quantizer(given: Any, where: str) -> None:
-    """Raise `UnsupportedError` unless a `quantization_config` is our own quantiser's."""
+    """Check that a `quantization_config` is for this package's quantiser.
+
+    Args:
+        where: where it was given, for errors.
+
+    Raises:
+        UnsupportedError: it is for another quantiser.
+    """
     method = given.get("quant_method") if isinstance(given, dict) else getattr(given, "quant_method", None)
     if str(getattr(method, "value", method)) != QUANTIZER:
         raise UnsupportedError(
@@ -35,16 +42,16 @@ def check_quantizer(given: Any, where: str) -> None:
         )
 
 
-# What a folder's config.json may contain besides the fields of its class. Everything else is kept and saved again,
-# but is not an attribute of the configuration: transformers acts on many names (auto_map, transformers_weights,
-# fusion_config, custom_pipelines …), and for some it loads or runs files.
+# What a folder's config.json may contain in addition to the fields of its class. Everything else is kept and saved
+# again, but does not become an attribute of the configuration: transformers uses many names (auto_map,
+# transformers_weights, fusion_config, custom_pipelines …), and for some it loads or runs files.
 _OF_TRANSFORMERS = frozenset({"torch_dtype", "num_labels", "quantization_config", "name_or_path", "output_attentions"})
 _OWN = frozenset({"quantization_embeddings"})
 _NEVER_SAVED = frozenset({"transformers_weights", "configuration_files", "attn_implementation"})
 
 
 def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a folder in the official layout: those of official folders, and no more."""
+    """Fields for a folder in the official layout: the same as in official folders."""
     about = fields.get("quantization_config")
     if isinstance(about, dict) and about.get("scheme") == "official":
         plain = not (about.get("modules_to_not_convert") or about.get("head") != about.get("embedding"))
@@ -57,7 +64,7 @@ def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_others(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields as in config.json, including those that this package does not know."""
+    """The fields for config.json, including those that this package does not know."""
     others = fields.pop("unknown_fields", None) or {}
     return {**{name: value for name, value in others.items() if name not in _NEVER_SAVED}, **fields}
 
@@ -80,13 +87,13 @@ def _known(cls: type[PreTrainedConfig], given: dict[str, Any]) -> tuple[dict[str
 
 
 class _FamilyConfig(PreTrainedConfig):
-    """What both architectures share: P-tuning fields, the generation, and the refusal of what is not supported."""
+    """The common part of both configurations: P-tuning fields, the generation, and checks."""
 
     model_type: ClassVar[str] = "chatglm"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     when_made: ClassVar[list[Callable[[], None]]] = []
-    """Called whenever a configuration is made (`registration.py` registers the models then)."""
+    """Functions that are called whenever a configuration is made (`registration.py` registers the models then)."""
 
     pre_seq_len: int | None = None
     prefix_projection: bool = False
@@ -107,7 +114,7 @@ class _FamilyConfig(PreTrainedConfig):
         self._check(kwargs)
         clues = {**kwargs, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
         self.chatglm_generation = detect_generation(clues, folder=str(kwargs.get("name_or_path", ""))).value
-        # AutoTokenizer reads it where a folder has no tokenizer_config.json.
+        # AutoTokenizer reads it if a folder has no tokenizer_config.json.
         kwargs.setdefault(
             "tokenizer_class", "ChatGLM4Tokenizer" if self.generation == Generation.GLM4 else "ChatGLMTokenizer"
         )
@@ -120,9 +127,10 @@ class _FamilyConfig(PreTrainedConfig):
             raise ConfigError(f"pre_seq_len is {self.pre_seq_len}; it must be a positive number of virtual tokens")
 
     def _check(self, others: dict[str, Any]) -> None:
-        """
+        """Check types and values.
+
         Args:
-            others: what is given besides the fields.
+            others: given values that are not fields.
         """
         check_fields(self)
         check_labels(self, others.get("num_labels"))
@@ -137,7 +145,7 @@ class _FamilyConfig(PreTrainedConfig):
         check_attention(value)
         PreTrainedConfig._attn_implementation.fset(self, value)
 
-    # The getter stays transformers' own, which torch.compile can trace.
+    # The getter is still that of transformers, which torch.compile can trace.
     _attn_implementation = PreTrainedConfig._attn_implementation.setter(_set_attention)
 
     @property
@@ -146,11 +154,11 @@ class _FamilyConfig(PreTrainedConfig):
         return Generation(self.chatglm_generation)
 
     def _quantization(self, fields: dict[str, Any]) -> Any:
-        """`quantization_config` for the quantiser `chatglm`, from whatever a config.json says of integer weights.
+        """The `quantization_config` for the quantiser `chatglm`, from a config.json in any form; None: not quantised.
 
         Raises:
             ConfigError: `quantization_bit` is neither 0, 4 nor 8.
-            UnsupportedError: another quantiser's folder.
+            UnsupportedError: the folder was made with another quantiser.
         """
         given = fields.get("quantization_config")
         if given is None:
@@ -186,19 +194,20 @@ class _FamilyConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build the configuration that a raw config.json describes: `GLMConfig` for ChatGLM-6B, else `ChatGLMConfig`.
+        """Make the configuration of a config.json: `GLMConfig` for ChatGLM-6B, else `ChatGLMConfig`.
 
         Args:
             config_dict: the JSON object; fields that this package does not know are kept and saved again.
             kwargs: overrides, and `return_unused_kwargs` as in `transformers`.
 
         Raises:
-            ConfigError: the object describes a model that is not one of the family.
+            ConfigError: a value is wrong, or the object describes a model that does not belong to the family.
+            UnsupportedError: it asks for something that is not supported.
         """
         config_dict = dict(config_dict)
         folder = str(kwargs.get("name_or_path") or config_dict.get("name_or_path") or "")
         if CONFIG_KEY not in config_dict:
-            # The folder has more information than its config.json: the tokenizer's files tell ChatGLM2 from ChatGLM3.
+            # The whole folder is needed: only the tokenizer's files distinguish ChatGLM2 from ChatGLM3.
             beside = Path(folder) if folder and (Path(folder) / "config.json").is_file() else None
             generation = read_generation(beside) if beside else detect_generation(config_dict, folder=folder)
             config_dict[CONFIG_KEY] = generation.value
@@ -207,7 +216,7 @@ class _FamilyConfig(PreTrainedConfig):
         known, others = _known(cls, config_dict)
         made = super().from_dict(known, **kwargs)
         config = made[0] if isinstance(made, tuple) else made
-        config._check({})  # with what the caller has changed
+        config._check({})  # with the caller's changes
         if others:
             config.unknown_fields = others
         return made
@@ -220,8 +229,9 @@ class ChatGLMConfig(_FamilyConfig):
     `ffn_hidden_size` F, `num_attention_heads` heads of `kv_channels` each, `multi_query_group_num` key/value heads.
 
     Raises:
-        ConfigError: sizes that do not fit together.
-        UnsupportedError: a switch that no official checkpoint uses (`rmsnorm=False`, `original_rope=False` …).
+        ConfigError: a value is wrong, or sizes do not fit together.
+        UnsupportedError: a switch has a value that no official checkpoint uses (`rmsnorm=False`, `original_rope=False`
+            …).
     """
 
     attribute_map: ClassVar[dict[str, str]] = {
@@ -260,8 +270,8 @@ class ChatGLMConfig(_FamilyConfig):
     fp32_residual_connection: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field. `num_key_value_heads` too, an attribute by another name, because PEFT's prefix tuning looks for
-        it here. Saved files have the official names alone.
+        """All fields. Also `num_key_value_heads`, another name of a field, because PEFT's prefix tuning reads it here.
+        Saved files have only the official names.
         """
         return {**super().to_dict(), "num_key_value_heads": self.multi_query_group_num}
 
@@ -270,7 +280,7 @@ class ChatGLMConfig(_FamilyConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.tie_word_embeddings = False  # the head is always a weight of its own, whatever the official config says
+        self.tie_word_embeddings = False  # the head has its own weight, whatever the official config says
         if not self.multi_query_attention:
             self.multi_query_group_num = self.num_attention_heads
         self._require(
@@ -308,13 +318,14 @@ class ChatGLMConfig(_FamilyConfig):
 
 
 class GLMConfig(_FamilyConfig):
-    """ChatGLM-6B, both vocabularies: ids 130xxx, and the first release's 150xxx behind 20,000 image tokens.
+    """ChatGLM-6B with either vocabulary: control tokens are 130xxx, or, in the first release, 150xxx after 20,000 image
+    tokens.
 
     Field names and defaults are those of the official `configuration_chatglm.py` of THUDM/chatglm-6b.
 
     Raises:
-        ConfigError: sizes that do not fit together.
-        UnsupportedError: `position_encoding_2d=False`, which no official checkpoint uses.
+        ConfigError: a value is wrong, or sizes do not fit together.
+        UnsupportedError: `position_encoding_2d` is False, which no official checkpoint uses.
     """
 
     attribute_map: ClassVar[dict[str, str]] = {
@@ -334,12 +345,12 @@ class GLMConfig(_FamilyConfig):
     position_encoding_2d: bool = True
     mask_token_id: int | None = None
     gmask_token_id: int | None = None
-    # Official config.json files leave it out, and the default of the transformers that they were made for was True.
+    # Official config.json files leave it out. In the transformers of that time, the default is True.
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        # Ids that a config leaves out follow from the vocabulary: the first release has 20,000 image tokens in front.
+        # Missing ids depend on the vocabulary: in the first release, 20,000 image tokens come before them.
         shift = 20_000 if self.vocab_size > 150_000 else 0
         defaults = {
             "mask_token_id": 130000,

@@ -1,7 +1,7 @@
 """Checks that every value of a configuration has the right type and a sensible size, before it is used.
 
-config.json is foreign input: a layer count of 10⁹ would keep a machine busy for hours, and a string in the place of a
-number would fail in the middle of an answer. Names and types are those that the configuration's own fields declare.
+config.json is foreign input: a layer count of 10⁹ would keep a machine busy for hours, and a string instead of a number
+would fail in the middle of an answer. Names and types are those of the configuration's fields.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2")
 """Attention implementations that a folder may ask for."""
 
 PRECISIONS = ("float32", "float16", "bfloat16")
-"""Types that people choose for weights."""
+"""Types of weights that a user may choose."""
 
 DTYPES = (*PRECISIONS, "float64")
 """Types that weights can have in memory."""
@@ -38,7 +38,8 @@ _OTHER_NAMES = {"fp32": "float32", "float": "float32", "fp16": "float16", "half"
 
 MAX_LABELS = 100_000
 
-# Far above any model, and small enough that nothing grows without bounds before sizes are compared with the weights.
+# Far above the values of any model, but small enough that memory and time stay limited until the sizes are compared
+# with the weights.
 _LARGEST = {
     "num_layers": 10_000,
     "num_attention_heads": 1 << 16,
@@ -54,7 +55,7 @@ _LARGEST = {
     "pre_seq_len": 1 << 16,
     "chunk_size_feed_forward": 1 << 31,
 }
-# Numbers with an open or closed lower end, and a closed upper one.
+# Ranges of numbers: in words, and as a test.
 _RANGES = {
     "layernorm_epsilon": ("above 0 and at most 1", lambda x: 0 < x <= 1),
     "rope_ratio": ("above 0 and at most 1e9", lambda x: 0 < x <= 1e9),
@@ -67,16 +68,19 @@ _MAX_STOP_IDS = 1024
 
 
 def dtype_name(text: str) -> str:
-    """A data type by any of its usual names (fp16, half, torch.float16); other texts as they are."""
+    """Convert any usual name of a data type (fp16, half, torch.float16) to torch's name. Other texts are only put into
+    lower case.
+    """
     plain = text.lower().removeprefix("torch.")
     return _OTHER_NAMES.get(plain, plain)
 
 
 def check_fields(config: Any) -> None:
-    """
+    """Check the fields of a configuration (a dataclass).
+
     Raises:
-        ConfigError: a field of a configuration (a dataclass) has a value of another type than it declares, or out of
-            range; names it.
+        ConfigError: a value has another type than its field, or is out of range; names the field.
+        UnsupportedError: it describes an encoder-decoder model.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -108,12 +112,13 @@ def check_fields(config: Any) -> None:
 
 
 def check_labels(config: Any, number: Any = None) -> None:
-    """
+    """Check the labels of a classifier.
+
     Args:
         number: `num_labels`, if it is given.
 
     Raises:
-        ConfigError: labels of a classifier are not names with numbers, or too many.
+        ConfigError: a field about labels has a wrong type or value, or there are too many labels.
     """
     if number is not None and (type(number) is not int or not 1 <= number <= MAX_LABELS):
         raise _wrong("num_labels", number, f"an integer from 1 to {MAX_LABELS:,}")
@@ -135,18 +140,20 @@ def check_labels(config: Any, number: Any = None) -> None:
 
 
 def check_dtype(value: Any) -> None:
-    """
+    """Check a type of weights: a `torch.dtype` or its name.
+
     Raises:
-        ConfigError: weights cannot have this type (a `torch.dtype` or its name) in memory.
+        ConfigError: weights in memory cannot have this type.
     """
     if str(value).removeprefix("torch.") not in DTYPES:
         raise ConfigError(f"dtype is {str(value)!r:.60}; weights can be {', '.join(DTYPES)}")
 
 
 def check_attention(value: Any) -> None:
-    """
+    """Check the name of an attention implementation, or a mapping with such names as values.
+
     Raises:
-        UnsupportedError: an attention implementation that would be fetched from the hub and run.
+        UnsupportedError: it would be downloaded from the hub and run.
     """
     for name in value.values() if isinstance(value, Mapping) else (value,):
         if isinstance(name, str) and ("/" in name or ":" in name or "@" in name):

@@ -1,4 +1,4 @@
-"""Checks by headers that the weight files hold the model that config.json describes, before memory is taken."""
+"""Checks by the headers of weight files that they hold the model that config.json describes, before they are loaded."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from chatglm.models.weights import About
 __all__ = ["check_fit"]
 
 _FIRST_ROWS, _LATER_ROWS = 150_528, 130_528
-"""ChatGLM-6B's vocabulary, in its first release and in the later ones."""
+"""Size of ChatGLM-6B's vocabulary, in its first release and in the later ones."""
 
 
 def check_fit(folder: Path, config: Any, tensors: Mapping[str, tuple[Path, About]], new: tuple[str, ...] = ()) -> None:
-    """
+    """Check that the tensors of a folder fit its configuration.
+
     Args:
-        tensors: file, shape and type of what the weight files hold.
-        new: parts of names that may differ from the files, because the caller wants them to be made at random.
+        tensors: file, shape and type of each tensor in the weight files.
+        new: parts of names. Tensors with one of them in their name are not checked, because the caller wants new ones.
 
     Raises:
-        CheckpointError: a tensor that the model needs is not there, or has another shape; names file and tensor.
+        CheckpointError: a tensor that the model needs is missing, or has another shape; names file and tensor.
     """
-    # A model without its head saves names without this prefix.
+    # A model that is saved without its head has names without this prefix.
     held = {name.removeprefix("transformer."): found for name, found in tensors.items()}
     if config.num_layers > len(held):
         raise CheckpointError(
@@ -70,7 +71,7 @@ def _wanted(config: Any) -> Iterator[tuple[str, tuple[int, ...], bool]]:
         if layout.norm_bias:
             yield f"{name}.bias", (hidden,), True
 
-    # Of one weight under two names a file may have either; a classifier has no output head.
+    # If two names share one weight, a file may have either. A classifier has no output head.
     yield from of(layout.embedding, needed=not config.tie_word_embeddings)
     for block in layout.blocks:
         for name in (block.norm1, block.norm2):
@@ -97,7 +98,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _check_new(folder: Path, config: Any, held: Mapping[str, tuple[Path, About]]) -> None:
-    """Parts that are not in the files are made at random: refuse those that would be larger than the model itself."""
+    """New parts of the model, which are not in the files, are initialised at random. Refuse those that would be larger
+    than the model itself.
+    """
     whole = sum(math.prod(shape) for _, (shape, _) in held.values())
     layout = layout_of(config)
     sizes = {"num_labels": config.num_labels * config.hidden_size}

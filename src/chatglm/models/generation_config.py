@@ -1,7 +1,7 @@
-"""Reads a folder's generation_config.json: only known fields of the right types.
+"""Reads a folder's generation_config.json: only known fields with the right types.
 
-`transformers` turns every key of the file into an attribute, and acts on some: a few ways to choose tokens are programs
-that it fetches from the hub. A folder does not decide on those, nor on caches and compilers.
+`transformers` makes an attribute of every key in the file. With some of them, it downloads programs from the hub that
+choose tokens; others set caches and compilers. Here, a folder cannot decide on these.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ _IDS = (
     "begin_suppress_tokens",
 )
 _MAX_WORDS = 1_000
-"""Most entries of `bad_words_ids` and `sequence_bias`; each is looked for at every token."""
+"""Most entries of `bad_words_ids` and `sequence_bias`, because each of them is checked for every token."""
 _MAX_WORD = 128
 _MAX_IDS = 200_000
 _MAX_STOPS = 64
 
-# Programs on the hub, with which transformers chooses tokens where these are set; and values with which they are not.
+# Fields for which transformers runs programs from the hub, and the values for which it does not.
 _ON_THE_HUB: dict[str, tuple[Any, ...]] = {
     "penalty_alpha": (0,),
     "dola_layers": (),
@@ -76,7 +76,7 @@ _ON_THE_HUB: dict[str, tuple[Any, ...]] = {
 
 
 def read_generation_config(folder: Path, config: Any) -> Any:
-    """The `GenerationConfig` of a folder; where it has no generation_config.json, that of its configuration.
+    """The `GenerationConfig` of a folder; without a generation_config.json, it is made from config.json.
 
     Raises:
         CheckpointError: the file cannot be read, or is not JSON.
@@ -105,7 +105,7 @@ def _made(kind: Callable[..., Any], fields: dict[str, Any], file: Path) -> Any:
 
 
 def _checked(given: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The fields that are taken, each of a right type and in range."""
+    """The known fields, each checked for type and range."""
 
     def wrong(name: str, right: str) -> ConfigError:
         return ConfigError(f"{file}: {name} is {given[name]!r:.60}; it must be {right}")

@@ -1,8 +1,10 @@
 """ChatGLM-6B: the first generation, a prefix language model with two-dimensional positions.
 
-Up to the first `<sop>` (bos) every token sees every other; from there on a token sees what stands before it. A token
-has two positions: its place in the prompt, at which the generated part stays on the place of the `[gMASK]` (or
-`[MASK]`) that it fills; and its place in the generated part, 0 inside the prompt. Each turns one half of every head.
+Before the first `<sop>` (bos), tokens attend to one another in both directions; from there on, a token attends only to
+tokens before it. A token has two positions. The first is its position in the prompt; in the generated part, it is
+always the position of the `[gMASK]` (or `[MASK]`) that is filled. The second is its position in the generated part, 0
+inside the prompt. Each position rotates one half of every head.
+
 Source: Du et al. 2022, "GLM"; parameter names are those of THUDM/chatglm-6b's `modeling_chatglm.py`.
 
 Shapes in comments: B batch, S new tokens, T all tokens in the cache, H hidden size, N heads, D channels of a head.
@@ -44,17 +46,17 @@ Tables = tuple[Tensor, Tensor]
 
 
 def rotate(states: Tensor, tables: Tables) -> Tensor:
-    """Turn both halves of every head, each by its own position, channel i with channel i + D/4: (B, N, S, D)."""
+    """Rotate both halves of every head, each by its own position, channel i with channel i + D/4: (B, N, S, D)."""
     cos, sin = tables
     first, second = states.unflatten(-1, (2, 2, -1)).unbind(dim=-2)
     return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).flatten(-3)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention; rows of `query_key_value` hold for each head its query, key and value.
+    """Multi-head attention. The rows of `query_key_value` are, for each head, its query, key and value.
 
-    The official code divides scores by (layer + 1) before an fp16 softmax and multiplies them again inside it, to stay
-    in range. Today's kernels keep scores in float32, where the two cancel.
+    The official code divides scores by (layer + 1) before an fp16 softmax, and multiplies them again inside it, so that
+    they do not overflow. Current kernels keep scores in float32, so both steps are left out.
     """
 
     def __init__(self, config: GLMConfig, layer: int) -> None:
@@ -82,7 +84,7 @@ class SelfAttention(nn.Module):
 
 
 class GLU(nn.Module):
-    """The official name; there is no gate: dense, GELU (tanh form), dense."""
+    """The MLP: dense, GELU (tanh form), dense. The name is the official one, though there is no gate."""
 
     def __init__(self, config: GLMConfig) -> None:
         super().__init__()
@@ -94,9 +96,10 @@ class GLU(nn.Module):
 
 
 class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
-    """y = norm(x); z = αy + attention(y); u = norm(z); αu + mlp(u): the residual is the *normalised* input.
+    """y = norm(x); z = αy + attention(y); u = norm(z); αu + mlp(u). The residual is the *normalised* input.
 
-    α is √56 whatever the number of layers: the official model never passes its own to the block, whose default is 28.
+    α is √56 for any number of layers, because the official model never passes its number to the block, whose default is
+    28.
     """
 
     def __init__(self, config: GLMConfig, layer: int) -> None:
@@ -167,17 +170,22 @@ class GLMModel(GLMPreTrainedModel):
         """Run the blocks over S new tokens.
 
         Args:
-            input_ids: (B, S), the whole prompt at once: its tokens see one another. Or `inputs_embeds` (B, S, H).
+            input_ids: (B, S), with the whole prompt at once, whose tokens attend to one another; or `inputs_embeds`
+                (B, S, H) instead.
             position_ids: (B, 2, S); default: from the ids (`two_row_positions`), which must then be the whole sequence.
-                Without a cache and a mask, a token with both positions 0 begins a packed example, which sees no other.
+                Without a cache and a mask, a token with both positions 0 begins a packed example, which does not attend
+                to others.
             attention_mask: (B, T) with non-zero for real tokens; or the official tokenizer's (B, 1, S, T) of booleans,
                 True for *masked*; or floats of that shape, added to the scores.
             past_key_values: the cache of an earlier call; new tokens are appended to it in place.
             use_cache: default: `config.use_cache`, off in training.
-            output_hidden_states: return the embeddings, the outputs of all blocks but the last, and the final norm's.
+            output_hidden_states: return the embeddings, the outputs of all blocks except the last, and the output of
+                the final norm: L + 1 tensors (B, S, H).
 
         Raises:
-            InputError: the positions are unknown, or the cache has the form of the official code.
+            InputError: both or neither of `input_ids` and `inputs_embeds` are given, positions are missing or have
+                another shape, or the cache is not a `transformers.Cache`.
+            UnsupportedError: the cache is static, and the model has a P-tuning prefix.
         """
         config = self.config
         states, cache, seen, use_cache = self._begin(input_ids, inputs_embeds, past_key_values, use_cache)
@@ -191,7 +199,7 @@ class GLMModel(GLMPreTrainedModel):
             position_ids = two_row_positions(input_ids, config, padding)
         if position_ids.ndim != 3 or position_ids.shape[1] != 2:
             raise InputError(f"position_ids has shape {tuple(position_ids.shape)}; expected (batch, 2, tokens)")
-        position_ids = position_ids.to(states.device)  # generate takes ids from the CPU, and has made these of them
+        position_ids = position_ids.to(states.device)  # `generate` may compute them on the CPU
         packed = self._packed(position_ids, attention_mask, past_key_values)
         mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache, packed)
         tables = two_row_tables(position_ids, config, states.dtype)
@@ -203,7 +211,7 @@ class GLMModel(GLMPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=states,
             past_key_values=cache if use_cache else None,
-            # Officially the last entry is what comes out of the final norm, not what goes in.
+            # As in the official code, the last entry is the output of the final norm, not its input.
             hidden_states=None if hidden is None else (*hidden[:-1], states),
             attentions=None if attentions is None else tuple(attentions),
         )
@@ -211,10 +219,10 @@ class GLMModel(GLMPreTrainedModel):
     def _mask(
         self, states: Tensor, position_ids: Tensor, given: Any, cache: Cache | None, packed: MaskFunction | None
     ) -> Any:
-        """The mask of the attention implementation in use: causal, and open both ways inside the prompt."""
+        """The mask for the attention implementation in use: causal, but bidirectional inside the prompt."""
         if isinstance(given, Tensor) and given.ndim == 4:
             if self.prefix_encoder is not None and cache is not None:
-                # Columns of the virtual tokens, where the caller left them out, are open to all: nothing is added.
+                # If the caller's mask has no columns for the virtual tokens, all tokens may attend to them.
                 lacking = cache.get_mask_sizes(states.shape[1], 0)[0] - given.shape[-1]
                 given = F.pad(given, (lacking, 0)) if lacking == self.prefix_encoder.length else given
             if given.dtype != torch.bool:
@@ -240,8 +248,8 @@ class GLMModel(GLMPreTrainedModel):
             and_mask_function=packed,
         )
         if queries > 1 and given is not None and isinstance(mask, Tensor) and mask.dtype == torch.bool:
-            # A padding row that sees nothing must become uniform, as in the official code, and not NaN: the most
-            # negative number swallows any score that is added to it.
+            # The weights of a padding row that attends to nothing must be uniform, as in the official code, and not
+            # NaN: the most negative number plus any score is the same number.
             return _open(mask.shape, states).masked_fill(~mask, torch.finfo(states.dtype).min)
         return mask
 
@@ -251,10 +259,10 @@ def _open(shape: torch.Size, states: Tensor) -> Tensor:
 
 
 class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
-    """ChatGLM-6B: what `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load.
+    """ChatGLM-6B. `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load this class.
 
-    Embedding and output head are one weight (`tie_word_embeddings`), though official files hold it under both names.
-    Where those differ the head's wins, as it does in the official code, which loads it last.
+    Embedding and output head share one weight (`tie_word_embeddings`), though official files have it under both names.
+    If these differ, the head's is used, as in the official code, which loads it last.
     """
 
     _tied_weights_keys = {"transformer.word_embeddings.weight": "lm_head.weight"}  # noqa: RUF012
@@ -273,24 +281,24 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
         self.lm_head = new_embeddings  # type: ignore[assignment]
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
-        """Make embedding and head one weight; called by `transformers` after loading with the keys it did not find."""
+        """Let embedding and head share one weight. `transformers` calls it after loading, with the missing keys."""
         if missing_keys is not None and self.config.tie_word_embeddings and "lm_head.weight" not in missing_keys:
             missing_keys.add("transformer.word_embeddings.weight")
         super().tie_weights(missing_keys, recompute_mapping)
 
-    # Generation: transformers' loop, with this model's masks and positions.
+    # Generation: the loop of transformers, with this model's masks and positions.
 
     def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:
-        """`transformers`' generate. The tokenizer's padded batches (mask (B, 1, S, S)) are accepted as they are.
+        """`generate` of `transformers`. It also accepts the tokenizer's padded batches, whose mask is (B, 1, S, S).
 
         Raises:
-            InputError: a row of ids without [gMASK] or `<sop>`.
-            UnsupportedError: what a prefix language model cannot do: `prefill_chunk_size`, `inputs_embeds` without
-                ids, and positions other than those that follow from the ids.
+            InputError: a row of ids has no `[gMASK]` or `[MASK]`, or no `<sop>`.
+            UnsupportedError: a prefix language model does not support this: `prefill_chunk_size`, `inputs_embeds`, or
+                positions that differ from those of the ids.
         """
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4:
-            # The last token sees every real one: its row tells which columns are padding.
+            # The last token attends to every real token, so its row tells which columns are padding.
             kwargs["attention_mask"] = mask = (~mask[:, 0, -1].bool()).long()
         if kwargs.get("prefill_chunk_size", getattr(generation_config, "prefill_chunk_size", None)) is not None:
             raise UnsupportedError(
@@ -301,7 +309,7 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
             raise UnsupportedError("generate needs input_ids: ChatGLM-6B's positions follow from them")
         given = kwargs.pop("position_ids", None)
         if given is not None and given.ndim == 2:
-            given = None  # transformers' own count, which assisted decoding passes on to an assistant
+            given = None  # computed by transformers; assisted decoding passes them to an assistant model
         if given is not None and not torch.equal(given, two_row_positions(ids, self.config, mask).to(given)):
             raise UnsupportedError(
                 "position_ids: generate continues the positions that follow from input_ids, and these differ; leave "
@@ -313,11 +321,11 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
     def create_masks_for_generate(
         config: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Called by `transformers` before a forward pass with a static cache, to keep mask making out of the graph."""
+        """Called by `transformers` before a forward pass with a static cache, to make the mask outside of the graph."""
         if inputs_embeds.shape[1] > 1:
-            return attention_mask  # a prompt's mask depends on where it ends, which the model itself finds out
+            return attention_mask  # a prompt's mask depends on its end, so the model makes it
         mask = create_masks_for_generate(config, inputs_embeds, attention_mask, *args, **kwargs)
-        if isinstance(mask, Tensor) and mask.dtype == torch.bool:  # booleans mean the official tokenizer's masks
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool:  # booleans would be the official tokenizer's masks
             mask = _open(mask.shape, inputs_embeds).masked_fill(~mask, torch.finfo(inputs_embeds.dtype).min)
         return mask
 
@@ -331,7 +339,7 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
         position_ids: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The inputs of one forward pass. transformers counts positions in one row; this model's come from the ids."""
+        """The inputs of one forward pass, with this model's two positions, which are computed from the ids."""
         prefix = self.transformer.prefix_encoder
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,

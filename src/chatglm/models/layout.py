@@ -1,6 +1,6 @@
-"""Where official checkpoints keep the parts of a decoder, and how large they are: from the configuration alone.
+"""Names and sizes of a decoder's parts in official checkpoints, computed from the configuration.
 
-A model's own modules have these names and sizes; `BareModel` is made of nothing else.
+The modules of the models have these names and sizes; `BareModel` is built from them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from chatglm.models.positions import rotary_angles, two_row_positions
 __all__ = ["ALPHA", "BlockNames", "DecoderMixin", "Layout", "Matrix", "layout_of"]
 
 ALPHA = math.sqrt(2 * 28)
-"""ChatGLM-6B's residual branches are scaled by it, whatever the number of layers."""
+"""Factor of ChatGLM-6B's residual branches, for any number of layers."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A linear layer, or a table: the name of its module, and its size."""
+    """A linear layer or an embedding table: the name of its module, and its size."""
 
     name: str
     rows: int
@@ -34,7 +34,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class BlockNames:
-    """One layer, in the order of `kernels.decoder.Block`; norms by the names of their modules."""
+    """The parts of one layer, in the order of `kernels.decoder.Block`. Norms are names of modules."""
 
     norm1: str
     qkv: Matrix
@@ -46,12 +46,12 @@ class BlockNames:
 
 @dataclass(frozen=True)
 class Layout:
-    """A decoder.
+    """The parts of a decoder.
 
     Attributes:
         shape: sizes that the weights do not show.
         embedding: the input embedding.
-        head: the output head; one weight with the embedding where the configuration ties them.
+        head: the output head; it shares its weight with the embedding if the configuration ties them.
         norm_bias: whether norms have a bias (LayerNorm) or not (RMSNorm).
     """
 
@@ -75,11 +75,11 @@ class DecoderMixin:
 
     @property
     def is_causal_decoder(self) -> bool:
-        """Whether every token sees only those before it, in prompts too."""
+        """Whether every token attends only to those before it, also in prompts."""
         return not isinstance(self.config, GLMConfig)
 
     def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
-        """The parts for the native decoder: its shape, blocks as (norm1, qkv, dense, norm2, up, down), norm, head."""
+        """The parts for the native decoder: shape, blocks as (norm1, qkv, dense, norm2, up, down), final norm, head."""
         layout, get = layout_of(self.config), self.get_submodule
         blocks = [
             (get(b.norm1), get(b.qkv.name), get(b.dense.name), get(b.norm2), get(b.up.name), get(b.down.name))
@@ -88,11 +88,11 @@ class DecoderMixin:
         return layout.shape, blocks, get(layout.final_norm), get(layout.head.name)
 
     def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, float32 (B, S, angles)."""
+        """Cosines and sines of positions, each float32 (B, S, angles)."""
         return rotary_angles(position_ids, self.config)
 
     def positions_of(self, input_ids: Tensor) -> Tensor:
-        """Of every token of (B, S) in a new sequence: (B, S), or ChatGLM-6B's both, (B, 2, S)."""
+        """Positions of ids (B, S) in new sequences: (B, S); for ChatGLM-6B both positions, (B, 2, S)."""
         if isinstance(self.config, GLMConfig):
             return two_row_positions(input_ids, self.config)
         return torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
@@ -101,12 +101,13 @@ class DecoderMixin:
 def _blocks(
     shape: Shape, hidden: int, count: int, layers: str, attention: str, *, bias: bool, qkv_bias: bool
 ) -> tuple[BlockNames, ...]:
-    """Layers of a shape.
+    """The names and sizes of `count` layers.
 
     Args:
-        layers: the module that holds them.
+        layers: name of the module that holds them.
         attention: name of the attention in each layer.
-        bias, qkv_bias: of all linear layers but qkv; of qkv.
+        bias: whether linear layers other than qkv have a bias.
+        qkv_bias: whether qkv has a bias.
     """
     width, gates = shape.heads * shape.channels, 2 if shape.gated else 1
 

@@ -1,9 +1,9 @@
 """Puts weights into huge pages.
 
-A checkpoint's file is mapped, which costs nothing at the start and is shared between processes. But a core that reads
-gigabytes in pages of 4 KiB has to wait for the page tables. Pages of 2 MiB avoid this, and there are two ways to get
-them: the system may hold the file itself in them (`read_in`), or the weights are copied into memory of this process
-(`to_huge_pages`). Addresses do not change in either way.
+A checkpoint's file is mapped, which takes no time at the start, and several processes share the memory. But a core that
+reads gigabytes in pages of 4 KiB waits for the page tables. Pages of 2 MiB avoid this. There are two ways to get them:
+the system may keep the file itself in such pages (`read_in`), or the weights are copied into memory of this process
+(`to_huge_pages`). Addresses do not change in either case.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _HUGE = 2 << 20
 _PIECE = 64 << 20
 """Bytes that are copied at once: this much memory is needed in addition to the weights."""
 _READERS = 4
-"""Reads at the same time; otherwise each would wait for the one before."""
+"""Number of reads at the same time. One at a time would be slow, because each would wait for the one before."""
 
 _READS_HUGE_PAGES = (5, 18)
-"""Linux version; with the same advice, older ones read every small page separately."""
+"""Least version of Linux. With the same advice, older versions read every small page separately."""
 
 # linux/mman.h; Python's mmap has no names for these.
 _MADV_POPULATE_READ = 22  # Linux 5.14
@@ -46,15 +46,15 @@ _MREMAP_TO = 1 | 2  # MAYMOVE | FIXED
 
 
 def read_in(files: Iterable[Path]) -> int:
-    """Let the system read files that are about to be mapped, as far as they are not in memory, by pages of 2 MiB.
+    """Let the system read files in pages of 2 MiB before they are mapped, except for parts that are in memory already.
 
-    Without this, a mapped file is read on access, a few KiB at a time, into pages of 4 KiB, which then stay. With it,
-    file systems that have huge pages (XFS from Linux 5.18, ext4 from 6.16) keep the file in huge pages, for every
-    process that maps it later; other file systems at least read large pieces. A terminal shows a bar. Parts that cannot
-    be read in this way are read on access.
+    Otherwise a mapped file is read on access, a few KiB at a time, into pages of 4 KiB, which stay in use. With this
+    function, file systems that support huge pages (XFS from Linux 5.18, ext4 from 6.16) keep the file in huge pages,
+    for every process that maps it later; other file systems at least read large pieces. A terminal shows a progress
+    bar. Parts that cannot be read in this way are read on access.
 
     Returns:
-        bytes that were asked for.
+        number of bytes that were requested from the system.
     """
     if _linux() < _READS_HUGE_PAGES:
         return 0
@@ -72,12 +72,12 @@ def read_in(files: Iterable[Path]) -> int:
             for size in pool.map(lambda block: block[0].read(block[1], block[2]), missing):
                 bar.update(size)
         finally:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+            pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the rest
     return total
 
 
 def read_back(model: nn.Module) -> None:
-    """Read parts of a mapped model again that the system has dropped because memory was short, as `read_in` does."""
+    """Read parts of a mapped model again that the system has removed from memory, in the same way as `read_in`."""
     if _linux() >= _READS_HUGE_PAGES:
         for span in _spans(model):
             if span.mapped:
@@ -85,17 +85,18 @@ def read_back(model: nn.Module) -> None:
 
 
 def to_huge_pages(model: nn.Module) -> int:
-    """Move a model's large weights into memory of this process that the system maps by huge pages, if it can.
+    """Move a model's large weights into huge pages, if the system has any.
 
-    Parts of mapped files that are not in huge pages are copied, piece by piece, and the copy replaces the piece in the
-    address space at once: readers in any thread notice nothing; writes during the copy may be lost.
+    Parts of mapped files that are not in huge pages are copied, piece by piece, into memory of this process. Each copy
+    replaces the original at the same address in one step, so other threads may read meanwhile; writes during the copy
+    may be lost.
 
     Returns:
-        bytes of the model that this may have changed.
+        number of bytes that were moved, or were in huge pages already.
 
     Raises:
         InputError: the model is not on the CPU.
-        UnsupportedError: this system has no such pages that a program can ask for.
+        UnsupportedError: on this system, programs cannot request huge pages (it is not Linux).
     """
     spans = _spans(model)
     for span in spans:
@@ -104,16 +105,17 @@ def to_huge_pages(model: nn.Module) -> int:
 
 
 def to_huge_pages_behind(model: nn.Module) -> threading.Thread:
-    """`to_huge_pages` in a thread that gives way to others, for a model that is only read: it can answer meanwhile.
+    """Run `to_huge_pages` in a thread with low priority, and return the thread. The model can be used meanwhile, but
+    its weights must not change.
 
     Raises:
-        InputError, UnsupportedError: as `to_huge_pages` does, before anything is done.
+        InputError, UnsupportedError: see `to_huge_pages`; raised before the thread is started.
     """
     spans = _spans(model)
     kept = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]  # nothing is unmapped meanwhile
 
     def work(_: list[Tensor]) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, this is for this thread only
         for span in spans:
             span.collapse()
 
@@ -123,13 +125,13 @@ def to_huge_pages_behind(model: nn.Module) -> threading.Thread:
 
 
 class _Mapping:
-    """A file, mapped to be read in."""
+    """A file that is mapped to read it into memory."""
 
     def __init__(self, file: Path) -> None:
         with file.open("rb") as stream:
             self._map = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
             self._file = os.dup(stream.fileno())
-            # Of others' files the system does not say what it holds (mincore(2)).
+            # For files of other users, the system does not tell which parts are in memory (mincore(2)).
             self._told = os.fstat(self._file).st_uid == os.geteuid() or os.access(file, os.W_OK)
         self._start = int(np.frombuffer(self._map, dtype=np.uint8).ctypes.data)
         _read_huge_pages(self._start, len(self._map))
@@ -139,7 +141,7 @@ class _Mapping:
             os.close(self._file)
 
     def missing(self) -> Iterator[tuple[int, int]]:
-        """Places and sizes of the 2 MiB of which some is not in memory, or may not be."""
+        """Positions and sizes of the blocks of 2 MiB that are not, or perhaps not, completely in memory."""
         for start in range(0, len(self._map), _HUGE):
             size = min(_HUGE, len(self._map) - start)
             if not self._told or not all(map(self._held, range(start, start + size, _HUGE // 4))):
@@ -151,7 +153,7 @@ class _Mapping:
         return bool(found.value & 1)
 
     def read(self, start: int, size: int) -> int:
-        if self._told:  # what there is of it, in small pages
+        if self._told:  # removes what is in memory in small pages
             os.posix_fadvise(self._file, start, size, os.POSIX_FADV_DONTNEED)
         _libc().madvise(self._start + start, size, _MADV_POPULATE_READ)
         return size
@@ -159,24 +161,24 @@ class _Mapping:
 
 @dataclass(frozen=True)
 class _Span:
-    """Whole huge pages of the address space, in bytes, and whether a file is mapped there."""
+    """A range of addresses in bytes, of whole huge pages, and whether a file is mapped there."""
 
     start: int
     size: int
     mapped: bool
 
     def collapse(self) -> None:
-        """Make it huge pages."""
+        """Convert it to huge pages."""
         _libc().madvise(self.start, self.size, mmap.MADV_HUGEPAGE)
-        # Newer systems do it at once, some with files too. Older ones do it in time, unless it is a file.
+        # Newer systems convert it at once, some also if a file is mapped. Older ones convert it later, but not files.
         if _libc().madvise(self.start, self.size, _MADV_COLLAPSE) != 0 and self.mapped and not self._huge_in_file():
             for start in range(self.start, self.start + self.size, _PIECE):
                 _replace(start, min(_PIECE, self.start + self.size - start))
 
     def _huge_in_file(self) -> bool:
-        """Whether most of it is in huge pages of the file, as `read_in` asks for them."""
+        """Whether most of it is in huge pages of the file, as requested by `read_in`."""
         for place in range(self.start, self.start + self.size, _HUGE):
-            ctypes.string_at(place, 1)  # only what was touched is counted
+            ctypes.string_at(place, 1)  # only pages that were accessed are counted
         inside, held = False, 0
         for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
             key, _, value = line.partition(" ")
@@ -188,7 +190,7 @@ class _Span:
 
 
 def _spans(model: nn.Module) -> list[_Span]:
-    """Where a model's large tensors lie, and of files also what lies between them."""
+    """The ranges of addresses with a model's large tensors; for mapped files, including the parts between them."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         raise UnsupportedError("huge_pages: not supported on this system, only on Linux; leave it out")
     files = list(_mapped_files())
@@ -212,13 +214,13 @@ def _spans(model: nn.Module) -> list[_Span]:
 
 
 def _read_huge_pages(start: int, size: int) -> None:
-    # One at a time, or most pages would be of other sizes.
+    # Both are needed: without MADV_RANDOM, most pages would have other sizes.
     for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM):
         _libc().madvise(start, size, advice)
 
 
 def _mapped_files() -> Iterator[range]:
-    """Addresses at which files are mapped that can hold a huge page: few, where small ones are many."""
+    """Addresses of mapped files that are large enough for a huge page. There are many small ones; they are left out."""
     for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         found = _addresses(fields[0])
@@ -233,11 +235,11 @@ def _addresses(text: str) -> range:
 
 def _replace(start: int, size: int) -> None:
     """Replace a part of memory by a copy at the same address."""
-    room = size + _HUGE  # older systems do not begin it on a huge page
+    room = size + _HUGE  # on older systems, it does not begin at the border of a huge page
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     found = _libc().mmap(None, room, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
     if found == _FAILED:
-        return  # no memory is left: it stays where it is
+        return  # no memory is left: keep the original
     copy = -(-found // _HUGE) * _HUGE
     _libc().madvise(copy, size, mmap.MADV_HUGEPAGE)
     ctypes.memmove(copy, start, size)
@@ -253,7 +255,7 @@ _FAILED = ctypes.c_void_p(-1).value
 
 @cache
 def _libc() -> Any:
-    """The system's calls on memory. They run without Python's lock."""
+    """The C library, for system calls about memory. They run without Python's lock."""
     address, size, flag = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = address, size, flag

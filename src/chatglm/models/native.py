@@ -1,7 +1,7 @@
 """Generation on a CPU through the native decoder: every layer of a step in one call, keys and values in pages.
 
-`generate` asks for a cache; where the native decoder can run the model it gets a `NativeCache`, and a forward pass with
-that goes through `kernels.Decoder` instead of the blocks. Everything else of `generate` stays as it is.
+`generate` asks for a cache. If the native decoder can run the model, it gets a `NativeCache`, and a forward pass with
+this cache uses `kernels.Decoder` instead of the blocks. The rest of `generate` is unchanged.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class NativeCache(Cache):  # type: ignore[misc]
     """Keys and values of a batch of sequences, in the layout of the native decoder.
 
     Args:
-        decoder: of the model.
-        batch_size: sequences.
+        decoder: the model's decoder.
+        batch_size: number of sequences.
     """
 
     def __init__(self, decoder: Decoder, batch_size: int) -> None:
@@ -40,20 +40,20 @@ class NativeCache(Cache):  # type: ignore[misc]
         self.decoder = decoder
         self.pages = [Pages(decoder.page_bytes) for _ in range(batch_size)]
         self.held = torch.zeros(batch_size, 0, dtype=torch.bool)
-        """Which of the columns so far are real tokens: (batch, columns)."""
+        """Which of the columns so far are real tokens: booleans (batch, columns)."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.held.shape[1]
 
     def lengths(self) -> Tensor:
-        """Real tokens of each sequence, (batch,)."""
+        """Number of real tokens of each sequence: (batch,)."""
         return self.held.sum(dim=1)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Keep only this many columns; a negative number removes as many of the last columns."""
+        """Keep only the first `tokens_to_remove` columns; if it is negative, remove that many of the last columns."""
         total = self.get_seq_length()
         keep = total + tokens_to_remove if tokens_to_remove < 0 else min(tokens_to_remove, total)
         self.held = self.held[:, : max(keep, 0)]
@@ -99,13 +99,13 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
     """The native decoder of a model of this package, made on the first call and kept until a weight changes.
 
     Args:
-        store: of keys and values: float32, float16, int16 or int8; default: float32 for float32 weights, else what is
-            fastest of two bytes.
-        packed: only for a model whose blocks' linear layers all hold packed integers.
+        store: dtype of stored keys and values: float32, float16, int16 or int8; default: float32 for float32 weights,
+            else the fastest type of two bytes.
+        packed: return None unless all linear layers of the blocks hold packed integers.
 
     Returns:
-        None if torch has to do the work: no native library, another kind of model, weights elsewhere than on the
-        CPU, an adapter on a layer, a shape that is not supported.
+        None if torch must run the model: there is no native library, it is another kind of model, weights are not on
+            the CPU, a layer has an adapter, or a shape is not supported.
     """
     if not in_use() or not hasattr(model, "decoder_parts"):
         return None
@@ -142,7 +142,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
 
 
 def _weight(layer: nn.Module) -> PackedWeight | Tensor | None:
-    """The weight of a linear layer; None if it is more than a linear layer (with an adapter, for example)."""
+    """The weight of a linear layer; None if it is not a plain linear layer, for example if it has an adapter."""
     packed = getattr(layer, "packed", None)
     if callable(packed) and isinstance(weight := packed(), PackedWeight):
         return weight
@@ -177,24 +177,25 @@ def step(
     prompt: Tensor | None,
     wanted: Sequence[int],
 ) -> Tensor:
-    """One forward pass of B sequences over S new columns; the cache grows by them.
+    """Run one forward pass of B sequences over S new columns, and add these to the cache.
 
     Args:
         embeddings: (B, S, hidden).
         angles: cosines and sines, float32 (B, S, angles).
-        attention_mask: (B, T) with zero for padding, the new columns last; None: there is none.
-        prompt: (B, S) of booleans: tokens that see one another in both directions; None: each sees those before it.
-        wanted: columns of the S whose scores are asked for.
+        attention_mask: (B, T) with zero for padding, whose last columns are the new ones; None: there is no padding.
+        prompt: booleans (B, S): tokens that attend to one another in both directions; None: each attends to those
+            before it.
+        wanted: numbers of the columns, of S, whose scores are wanted.
 
     Returns:
-        logits, float32 (B, wanted, vocabulary); of padding, zeros.
+        logits, float32 (B, wanted, vocabulary); zeros for padding.
     """
     batch, columns, width = embeddings.shape
     real = torch.ones(batch, columns, dtype=torch.bool)
     if attention_mask is not None:
         real = attention_mask[:, -columns:] != 0
     before = cache.lengths()[:, None]
-    places = before + real.cumsum(dim=1) - 1  # (B, S) of each token in its sequence
+    places = before + real.cumsum(dim=1) - 1  # (B, S): position of each token in its sequence
     sees = places + 1
     if prompt is not None:
         inside = (prompt & real).sum(dim=1, keepdim=True) + before
@@ -210,7 +211,7 @@ def step(
     hidden = embeddings.reshape(-1, width)[index].float()
     sequence, position, visible = index // columns, places.reshape(-1)[index], sees.reshape(-1)[index]
     out = []
-    # Whole prompts in both directions must be stored before any of their tokens attends.
+    # If tokens attend in both directions, the whole prompt must be stored first.
     size = len(index) if prompt is not None and bool(prompt.any()) else _ROWS
     for start in range(0, len(index), size):
         part = slice(start, start + size)

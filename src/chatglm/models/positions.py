@@ -1,7 +1,6 @@
-"""Positions of tokens, and the angles by which heads turn at them: two ways, by generation.
+"""Positions of tokens, and the angles of the rotary embedding at these positions, for both architectures.
 
-They follow from ids and configuration alone, so that whatever runs a model (its own forward pass, the native decoder)
-takes them from here.
+They depend only on ids and configuration, so the models' forward pass and the native decoder both use this module.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ __all__ = ["rotary_angles", "rotary_tables", "two_row_positions", "two_row_table
 
 
 def rotary_angles(position_ids: Tensor, config: ChatGLMConfig | GLMConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines as the native decoder takes them, float32 (B, S, angles).
+    """Cosines and sines for the native decoder, each float32 (B, S, angles).
 
     Args:
-        position_ids: (B, S); of ChatGLM-6B (B, 2, S).
+        position_ids: (B, S); for ChatGLM-6B (B, 2, S).
     """
     if isinstance(config, GLMConfig):
         cosines, sines = two_row_tables(position_ids, config, torch.float32)
@@ -30,14 +29,17 @@ def rotary_angles(position_ids: Tensor, config: ChatGLMConfig | GLMConfig) -> tu
 
 
 def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each (batch, 1, tokens, kv_channels / 4), in `dtype`.
+    """Cosines and sines of the rotary angles, each (B, 1, S, kv_channels / 4), in `dtype`.
 
     Angle i of position p is p · base^(−2i/d) over the d = kv_channels / 2 channels that are rotated. `rope_ratio`
     stretches the context: ChatGLM2-6B-32k divides positions by it, later models multiply the base of 10000 with it.
 
     They are computed in float32 from the integer positions, for any number of positions, and rounded once. The official
-    ChatGLM2 code computes them in the weights' precision, where fp16 cannot tell neighbours apart from position 2049
-    on; `config.official_half_rope` brings that back.
+    ChatGLM2 code computes them in the precision of the weights; in fp16, neighbouring positions become equal from 2049
+    on. `config.official_half_rope` does the same as that code.
+
+    Args:
+        position_ids: (B, S).
     """
     dim = config.kv_channels // 2
     ratio = config.rope_ratio
@@ -53,11 +55,11 @@ def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtyp
 
 
 def two_row_positions(input_ids: Tensor, config: GLMConfig, attention_mask: Tensor | None = None) -> Tensor:
-    """Both positions of every token, (B, 2, S), from the ids alone.
+    """Both positions of every token, (B, 2, S), computed from the ids.
 
     Args:
-        input_ids: (B, S), each row with a `[gMASK]` or `[MASK]` and a `<sop>`; the first `[gMASK]` counts, else the
-            first `[MASK]`.
+        input_ids: (B, S), each row with a `[gMASK]` or `[MASK]` and a `<sop>`. The first `[gMASK]` is used, or, if
+            there is none, the first `[MASK]`.
         attention_mask: (B, S) with zero for padding on the left, which has position 0.
 
     Raises:
@@ -89,11 +91,14 @@ def two_row_positions(input_ids: Tensor, config: GLMConfig, attention_mask: Tens
 
 
 def two_row_tables(position_ids: Tensor, config: GLMConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (B, 1, S, 2, D / 4): one angle table per position row, in `dtype`.
+    """Cosines and sines of both positions, each (B, 1, S, 2, D / 4), in `dtype`.
 
-    The official code rounds the inverse frequencies to fp16 when it builds the model, in whatever precision it then
-    runs, and the weights were trained with that; so does this. Angles and their cosines are computed in float32;
-    official fp16 models compute those in fp16 too, which `config.official_half_rope` brings back.
+    The official code rounds the inverse frequencies to fp16, for any precision of the model, and the weights were
+    trained with this; so this code rounds them, too. Angles and cosines are computed in float32. Official fp16 models
+    compute these in fp16; `config.official_half_rope` does the same.
+
+    Args:
+        position_ids: (B, 2, S).
     """
     dim = config.hidden_size // config.num_attention_heads // 2
     device = position_ids.device

@@ -1,7 +1,7 @@
-"""P-tuning v2: keys and values of virtual tokens that stand before every prompt, learned instead of computed.
+"""P-tuning v2: learned keys and values of virtual tokens in front of every prompt.
 
-Parameter names are the official ones (`transformer.prefix_encoder.*`), so the states that the official `ptuning/`
-scripts saved load as they are. The two architectures differ only in the width of the projection's input.
+Parameter names are the official ones (`transformer.prefix_encoder.*`), so states that the official `ptuning/` scripts
+saved can be loaded unchanged. The two architectures differ only in the width of the projection's input.
 Source: Liu et al. 2021, "P-Tuning v2"; THUDM/ChatGLM-6B and ChatGLM2-6B `PrefixEncoder`.
 """
 
@@ -15,11 +15,12 @@ __all__ = ["PrefixEncoder"]
 
 
 class PrefixEncoder(nn.Module):
-    """Holds `length` virtual tokens for `layers` layers of `heads` key/value heads of `width` channels.
+    """Keys and values of `length` virtual tokens, for `layers` layers of `heads` key/value heads with `width` channels.
 
     Args:
-        projection: hidden width of a two-layer MLP between embedding and keys/values; None learns them directly.
-        embedding: width of the embedding where there is a projection (ChatGLM-6B: hidden size; later: keys/values).
+        projection: hidden width of a two-layer MLP between embedding and keys/values; None: they are learned directly.
+        embedding: width of the embedding if there is a projection (ChatGLM-6B: the hidden size); None: the width of all
+            keys and values of a token (later models).
         dropout: probability that a channel of a virtual key or value is dropped in training (official: 0.1).
     """
 
@@ -46,7 +47,7 @@ class PrefixEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the virtual tokens, one pair a layer, each (batch, heads, length, width)."""
+        """Keys and values of the virtual tokens: one pair for each layer, each (batch, heads, length, width)."""
         states = self.embedding.weight
         if self.trans is not None:
             states = self.trans(states)

@@ -1,4 +1,4 @@
-"""The common base of both architectures as `transformers` models: loading, saving, P-tuning, classification."""
+"""Common base classes of both architectures as `transformers` models: loading, adapters, P-tuning, generation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class FamilyModel(PreTrainedModel):  # type: ignore[misc]
-    """Base of every model here. `from_pretrained` refuses incomplete folders, and runs no code of a folder."""
+    """Base of all models here. `from_pretrained` refuses incomplete folders, and never runs code of a folder."""
 
     base_model_prefix = "transformer"
     main_input_name = "input_ids"
@@ -57,21 +57,23 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # Rotary tables are computed from the configuration; official checkpoints carry them too.
+    # Rotary tables are computed from the configuration. Official checkpoints contain them, too.
     _keys_to_ignore_on_load_unexpected = [r"rotary_(pos_)?emb\.inv_freq"]  # noqa: RUF012
 
     may_be_new: ClassVar[tuple[str, ...]] = ("prefix_encoder.", "classifier_head.")
-    """Parts of parameter names that a checkpoint may lack: they are made at random for training."""
+    """Parts of the names of parameters that a checkpoint may lack. They are initialised at random, for training."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a checkpoint folder in its official layout.
 
-        Everything that `transformers` accepts, and the official `device="cuda"` (= `device_map`) and `empty_init`.
+        It accepts all arguments of `transformers`, and the official `device="cuda"` (= `device_map`) and `empty_init`.
 
         Raises:
-            CheckpointError: the folder is missing, incomplete, cut short or not of this family; names the file.
-            UnsupportedError, ConfigError: its config.json asks for what is not supported.
+            CheckpointError: the folder is missing, incomplete, damaged or not of this family; names the file.
+            ConfigError: its config.json has a wrong value.
+            UnsupportedError: its config.json or an argument asks for something that is not supported.
+            InputError: `device` and `device_map` are both given, or weights cannot have the given `dtype`.
         """
         kwargs.pop("trust_remote_code", None)
         kwargs.pop("empty_init", None)
@@ -86,7 +88,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
             if kwargs.get(name):
                 raise UnsupportedError(f"{name}: bitsandbytes is not supported for this family; use model.quantize(4)")
         folder = Path(os.fspath(pretrained_model_name_or_path or "")).joinpath(kwargs.get("subfolder") or "")
-        # An adapter's folder names its base model, which transformers fetches and this method then sees.
+        # An adapter's folder names its base model. transformers loads that model by calling this method again.
         only_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
         if (
             pretrained_model_name_or_path is not None
@@ -102,13 +104,16 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
 
     @classmethod
     def _check_folder(cls, folder: Path, asked: dict[str, Any]) -> Any:
-        """Raise unless the folder's weights are complete and fit its configuration.
+        """Check that the folder's weights are complete and fit its configuration.
 
         Args:
             asked: keyword arguments of `from_pretrained`.
 
         Returns:
             the folder's generation_config.json, checked.
+
+        Raises:
+            CheckpointError, ConfigError, UnsupportedError: see `from_pretrained`.
         """
         tensors = check_folder(folder)
         config = asked.get("config")
@@ -124,7 +129,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         return read_generation_config(folder, config)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> Any:
-        """Called by transformers before it uses, or fetches, an attention implementation."""
+        """Called by transformers before it uses, or downloads, an attention implementation."""
         check_attention(attn_implementation)
         if attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
             raise UnsupportedError(
@@ -136,17 +141,18 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
     def load_adapter(
         self, peft_model_id: Any = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Put an adapter on the layers, as `transformers` does; that of a folder is checked first. After an error the
-        model is as it was.
+        """Put an adapter on the layers, as in `transformers`. The adapter of a folder is checked first. After an error,
+        the model is unchanged.
 
         Raises:
             CheckpointError, ConfigError, UnsupportedError: the folder's adapter is damaged, was made for another model,
                 or is not supported.
+            DependencyError: `peft` is not installed.
         """
         if peft_model_id is None or not named_folder(peft_model_id) or kwargs.get("peft_config") is not None:
             return super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
         adapter = read_adapter(self, Path(os.fspath(peft_model_id)))
-        # PEFT saves DoRA's magnitudes without the end of their name, and transformers does not find them then.
+        # PEFT saves DoRA's magnitudes without the end of their name, so transformers would not find them.
         tensors = {
             f"{name}.weight" if name.endswith(".lora_magnitude_vector") else name: tensor
             for name, tensor in mapped([adapter.weights]).items()
@@ -180,7 +186,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         return info
 
     def freeze_behind_prefix(self) -> None:
-        """With a P-tuning prefix nothing else is trained, as in the official code; without one nothing is changed."""
+        """If the model has a P-tuning prefix, freeze everything else, as in the official code."""
         if self.config.pre_seq_len:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_("prefix_encoder." in name)
@@ -196,19 +202,21 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         embedding: bool = False,
         **others: Any,
     ) -> Any:
-        """Round the weights of the linear layers to `bits`, in place: the official one-liner. Returns the model.
+        """Quantise the weights of the linear layers to integers of `bits` bits, in place, as in the official code.
+        Returns the model.
 
         Args:
             bits: 4 or 8; 0 changes nothing.
-            empty_init: the official argument; accepted, and never needed.
-            device: where to; default: where the model is. No GPU is needed.
-            group_size: columns that share a scale: 32, 64, 128; default: 0, the official scheme, a scale per row.
-            head, embedding: the output head and the input embedding too (officially: neither).
-            others: the official `quantize_embeddings` (both of these) and `use_quantization_cache`.
+            empty_init: the official argument; it has no effect.
+            device: device of the quantised model; default: the model's device. No GPU is needed.
+            group_size: number of columns that share a scale: 32, 64 or 128; default: 0, the official scheme, with one
+                scale for each row.
+            head, embedding: also quantise the output head, and the input embedding (officially neither).
+            others: the official `quantize_embeddings` (both of these) and `use_quantization_cache` (no effect).
 
         Raises:
-            InputError: the model is quantised already; a weight cannot be quantised (it holds NaN, for example); or
-                there is no such argument, number of bits or group size. The model is then as it was.
+            InputError: the model is quantised already; a weight cannot be quantised, for example because it has NaN; or
+                there is no such argument, number of bits or group size. The model is unchanged then.
         """
         from transformers.quantizers.auto import AutoHfQuantizer
 
@@ -218,14 +226,14 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         if others:
             raise InputError(f"quantize has no argument {sorted(others)[0]!r}")
         if bits:
-            # The quantiser comes from the registry of transformers: models do not know how it works.
+            # The quantiser comes from the registry of transformers, because this package must not import it.
             about = {"bits": bits, "group_size": group_size, "head": head, "embedding": embedding}
             AutoHfQuantizer.from_config({"quant_method": QUANTIZER, **about}, pre_quantized=False).quantize_(
                 self, device
             )
         return self if device is None else self.to(device)
 
-    # The backbone's forward pass, as far as both architectures share it
+    # The common part of both backbones' forward pass
 
     prefix_encoder: PrefixEncoder | None
     gradient_checkpointing: bool
@@ -233,12 +241,15 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
     def _begin(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, cache: Cache | None, use_cache: bool | None
     ) -> tuple[Tensor, Cache | None, int, bool]:
-        """Embeddings (B, S, H), the cache with a P-tuning prefix at its front, how many real tokens it holds, and
-        whether it will be written to: if that is asked for, or the caller brought it.
+        """Prepare a forward pass.
+
+        Returns:
+            the embeddings (B, S, H); the cache, with a P-tuning prefix at its front; the number of real tokens in it;
+                and whether the blocks write to it, which is so if the caller requests it or gave the cache.
 
         Raises:
-            InputError: both or neither of ids and embeddings; a cache of the official code's form.
-            UnsupportedError: a static cache together with a P-tuning prefix.
+            InputError: both or neither of ids and embeddings are given, or the cache is not a `transformers.Cache`.
+            UnsupportedError: the cache is static, and the model has a P-tuning prefix.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds to the model")
@@ -269,7 +280,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         return states, cache, seen, bool(use_cache)
 
     def _packed(self, position_ids: Tensor | None, mask: Any, given: Cache | None) -> MaskFunction | None:
-        """The mask of packed examples, which only a pass without a mask and without the caller's cache can have."""
+        """The mask of packed examples; None if the caller gave a mask or a cache, or no examples are packed."""
         if mask is not None or given is not None:
             return None
         prefix = self.prefix_encoder.length if self.prefix_encoder is not None else 0
@@ -287,14 +298,22 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         output_attentions: bool | None,
         **kwargs: Any,
     ) -> tuple[Tensor, list[Tensor] | None, list[Tensor | None] | None]:
-        """The last block's output; if asked for, every block's input and the last one's output; attention weights."""
+        """Run the blocks.
+
+        Args:
+            states: (B, S, H).
+
+        Returns:
+            the last block's output (B, S, H); the inputs of all blocks and the last output, if requested; the attention
+                weights of all blocks, if requested.
+        """
         config = self.config
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         keep_weights = config.output_attentions if output_attentions is None else output_attentions
         trail, attentions = [states], []
         with _attention_of(states):
             for number, block in enumerate(blocks):
-                # A cache that is not to be written to (a prefix in training) is only read.
+                # A cache that must not be written to (a prefix in training) is only read.
                 reads = cache is not None and not use_cache
                 past = (
                     (cache.layers[number].keys, cache.layers[number].values) if cache is not None and reads else cache
@@ -319,7 +338,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
 
 
 class LanguageModel(FamilyModel, DecoderMixin):
-    """Scores of the next token: the forward pass of both conditional-generation models."""
+    """The forward pass of both conditional-generation models, which returns scores of the next token."""
 
     def forward(
         self,
@@ -338,21 +357,26 @@ class LanguageModel(FamilyModel, DecoderMixin):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Scores of the next token; see the backbone's `forward` for what is not named here.
+        """Scores of the next token. For arguments that are not described here, see the backbone's `forward`.
 
         Args:
-            labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
-            num_items_in_batch: divides the sum of the losses; default: the number of learned positions.
-            logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
+            labels: (B, S); the loss is the mean cross entropy of each token given those before it; −100 is ignored.
+            num_items_in_batch: divisor of the sum of the losses; default: the number of learned positions.
+            logits_to_keep: the output head gets only the last n positions (0: all), or the positions in a tensor.
             return_last_logit: the official name of `logits_to_keep=1`.
-            kwargs: `shift_labels`, (B, S), in place of `labels`: what each position must predict, −100 where nothing is
-                learned. Only positions that are learned go through the output head, and `logits` is None: with a
-                vocabulary of 65024, the scores of the others would be most of a training step's memory. It is no named
-                parameter because `transformers.Trainer` requires every named one with "label" in it, and does not
-                evaluate without.
+            kwargs: `shift_labels`, (B, S), instead of `labels`: the id that each position must predict; −100: nothing
+                is learned there. Only learned positions go through the output head, and `logits` is None: with a
+                vocabulary of 65024, the other scores would take most of a training step's memory. It is not a named
+                parameter, because `transformers.Trainer` requires every parameter with "label" in its name for the
+                evaluation.
 
         Returns:
-            logits (B, S or n, vocabulary) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
+            logits (B, S or n, vocabulary) in the weights' dtype, loss, the cache, and L + 1 hidden states.
+
+        Raises:
+            InputError: `labels` and `shift_labels` are both given. Also the errors of the backbone's `forward`.
+            UnsupportedError: a cache of the native decoder is used together with labels, hidden states or attention
+                weights.
         """
         shift_labels: Tensor | None = kwargs.pop("shift_labels", None)
         if isinstance(past_key_values, NativeCache):
@@ -373,7 +397,7 @@ class LanguageModel(FamilyModel, DecoderMixin):
             native = CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
             return native if return_dict in (None, True) and self.config.return_dict else native.to_tuple()
         if shift_labels is not None and past_key_values is None and use_cache is None:
-            use_cache = False  # nothing is generated after a loss
+            use_cache = False  # no text is generated after a loss
         outputs = self.transformer(
             input_ids=input_ids,
             position_ids=position_ids,
@@ -413,19 +437,19 @@ class LanguageModel(FamilyModel, DecoderMixin):
     # Generation by the native decoder
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for a copy, without the native decoder, which has addresses of this model's weights."""
+        """The state for a copy or a pickle, without the native decoder, which has addresses of this model's weights."""
         return {name: value for name, value in self.__dict__.items() if name != DECODER}
 
     def _native_positions(
         self, input_ids: Tensor | None, seen: int, columns: int, attention_mask: Tensor | None
     ) -> Tensor:
-        """Positions if the caller gives none."""
+        """Positions of the new columns if the caller gives none: (1, S), or (B, 2, S) for ChatGLM-6B."""
         return torch.arange(seen, seen + columns)[None]
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, *rest: Any
     ) -> Any:
-        """Called by `generate` for a cache: the native decoder's, if it supports all options."""
+        """Called by `generate` to make a cache: one of the native decoder if it supports all options."""
         options = generation_config
         plain = (
             model_kwargs.get("past_key_values") is None
@@ -477,9 +501,13 @@ class LanguageModel(FamilyModel, DecoderMixin):
         )
 
     def _loss_of_learned(self, states: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
-        """Cross entropy in float32 at the positions of (B, S, H) whose target (B, S) is not −100, some at a time.
+        """Mean cross entropy in float32 at the learned positions. If there are many, it is computed in pieces, whose
+        scores are computed again in the backward pass.
 
-        Scores are made again in the backward pass where they would not fit in one piece.
+        Args:
+            states: (B, S, H).
+            targets: (B, S); −100 where nothing is learned.
+            count: divisor; None: the number of learned positions.
         """
         learned = targets != -100
         states, targets = states[learned], targets[learned].to(states.device)
@@ -506,7 +534,7 @@ _OF_OTHERS = ("use_kernels", "kernel_config", "allow_all_kernels", "fusion_confi
 
 
 def _misfit(adapter: Adapter, model: Any, name: str) -> CheckpointError | None:
-    """What does not fit of an adapter that could not be put on the layers; None if that is not why."""
+    """The error about an adapter's tensors that do not fit the model; None if all of them fit."""
     try:
         check_matches(adapter, model, type(model).__name__, name)
     except CheckpointError as error:
@@ -515,10 +543,11 @@ def _misfit(adapter: Adapter, model: Any, name: str) -> CheckpointError | None:
 
 
 def _refuse_others_code(asked: dict[str, Any]) -> None:
-    """
+    """Check the keyword arguments of `from_pretrained`.
+
     Raises:
-        UnsupportedError: an option with which transformers would fetch and run code, or unpickle objects.
-        InputError: weights cannot have the type that is asked for.
+        UnsupportedError: with an option, transformers would download and run code, or unpickle objects.
+        InputError: weights cannot have the requested type.
     """
     for name in _OF_OTHERS:
         if asked.get(name):
@@ -539,21 +568,21 @@ _UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 
 
 def _attention_of(states: Tensor) -> AbstractContextManager[None]:
-    """Which of torch's attention kernels may run on new tokens, (B, S, H).
+    """A context that limits which of torch's attention kernels may run on new tokens, (B, S, H).
 
-    On Hopper torch takes cuDNN's first, which makes a plan for every number of keys that it has not met yet: some 30
-    ms, and token by token each number is a new one. In a CUDA graph it is always the same.
+    On Hopper GPUs, torch prefers cuDNN's kernel, which makes a plan for every new number of keys. This takes about 30
+    ms, and when one token is generated at a time, the number is always new. In a CUDA graph it does not change.
     """
     alone = states.is_cuda and states.shape[1] == 1 and not torch.compiler.is_compiling()
     return sdpa_kernel(_UNPLANNED) if alone and not torch.cuda.is_current_stream_capturing() else nullcontext()
 
 
 Past: TypeAlias = Cache | tuple[Tensor, Tensor] | None
-"""What a block attends to besides its input: a cache that it writes to, keys and values to read, or nothing."""
+"""Earlier keys and values of a block: a cache that it writes to, keys and values that it only reads, or None."""
 
 
 def remember(past: Past, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """Keys and values (batch, heads, tokens, channels) with those of the past in front of them."""
+    """Put earlier keys and values in front of new ones, all (batch, heads, tokens, channels)."""
     if past is None:
         return key, value
     if isinstance(past, tuple):
@@ -563,15 +592,15 @@ def remember(past: Past, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor
 
 
 def with_prefix(mask: Tensor | None, prefix: PrefixEncoder | None) -> Tensor | None:
-    """A padding mask (batch, keys; non-zero = real) extended over the virtual tokens, which everyone sees."""
+    """Extend a padding mask (batch, keys; non-zero = real) by the virtual tokens in front, which are always real."""
     if prefix is None or mask is None or mask.ndim != 2:
         return mask
     return torch.cat([mask.new_ones(mask.shape[0], prefix.length), mask], dim=1)
 
 
 def new_tokens(count: int | None, cache: Cache | None, prefix: PrefixEncoder | None, first: bool) -> int | None:
-    """How many of the ids are not in the cache yet. transformers takes the cache's length for theirs, and so counts the
-    virtual tokens at its front as ids, when generation starts on a cache that is not empty.
+    """Correct the number of ids that are not in the cache yet. If generation starts with a cache that is not empty,
+    transformers computes it from the cache's length, and so counts the virtual tokens at its front as ids.
     """
     if first and count is not None and prefix is not None and cache is not None and cache.get_seq_length() > 0:
         return count + prefix.length
@@ -579,13 +608,19 @@ def new_tokens(count: int | None, cache: Cache | None, prefix: PrefixEncoder | N
 
 
 def split_heads(states: Tensor, heads: int) -> Tensor:
-    """(batch, tokens, heads × width) as (batch, heads, tokens, width)."""
+    """Split heads: (batch, tokens, heads × width) → (batch, heads, tokens, width)."""
     return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
 
 
 def select_positions(states: Tensor, keep: int | Tensor) -> Tensor:
-    """The positions of (batch, tokens, hidden) that the output head is asked for: the last `keep`, 0 for all, or those
-    that a tensor names, (n,) alike for every row, (batch, n) row by row, or a boolean (batch, tokens).
+    """Select the positions of (batch, tokens, hidden) for the output head.
+
+    Args:
+        keep: number of last positions (0: all); or a tensor of positions, (n,) for all rows or (batch, n); or a boolean
+            tensor (batch, tokens).
+
+    Returns:
+        (batch, n, hidden); for a boolean tensor (selected, hidden).
     """
     if isinstance(keep, int):
         return states[:, -keep:] if keep else states

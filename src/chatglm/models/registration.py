@@ -1,10 +1,10 @@
-"""Makes `transformers`' Auto classes know this family, without importing `transformers` before its user does.
+"""Registers this family with the Auto classes of `transformers`, without importing `transformers` before the user does.
 
 `AutoConfig` must know the configuration before a folder is opened; the models are needed once a configuration of the
 family exists. So an import hook registers the configuration when `transformers.models.auto` is imported, and the first
-configuration that is made registers the models (`when_made`). Explicitly registered local code wins over
-`trust_remote_code=True` (transformers, `auto_factory.py`): the Python files that an official folder's `auto_map`
-names are never looked for. Where other files of a folder name code, `transformers` is kept from running it.
+configuration that is made registers the models (`when_made`). Explicitly registered local code has
+priority over `trust_remote_code=True` (transformers, `auto_factory.py`): the Python files in an official folder's
+`auto_map` are never used. If other files of a folder name code, `transformers` is prevented from running it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODEL_TYPE = "chatglm"
 
 
 def install() -> None:
-    """Register with `transformers` now if its Auto classes are loaded, otherwise as soon as they are."""
+    """Register with `transformers` now if its Auto classes are imported, otherwise as soon as they are."""
     after_import("chatglm.models.configuration", _register_with_first_configuration)
     after_import("transformers.models.auto.configuration_auto", _register_config)
     after_import("transformers.models.auto.tokenization_auto", _register_tokenizers)
@@ -36,8 +36,8 @@ def install() -> None:
 
 
 def after_import(name: str, callback: Callable[[], None]) -> None:
-    """Call back when the module of that name has been imported: now if it is loaded, otherwise as soon as it is."""
-    # A module whose import is still going on is in sys.modules too; its hook runs when it is done.
+    """Call a function after the import of a module: now if it is imported already, otherwise as soon as it is."""
+    # A module that is still being imported is in sys.modules, too; its hook runs when the import has finished.
     spec = getattr(sys.modules.get(name), "__spec__", None)
     if spec is not None and not getattr(spec, "_initializing", False):
         callback()
@@ -50,7 +50,7 @@ _wanted: ContextVar[bool] = ContextVar("wanted", default=True)
 
 @contextmanager
 def without_models() -> Iterator[None]:
-    """Inside this context, configurations do not register the models, whose import takes longer than loading one."""
+    """Inside this context, configurations do not register the models: their import takes longer than loading one."""
     before = _wanted.set(False)
     try:
         yield
@@ -104,8 +104,9 @@ def _register_tokenizers() -> None:
 
     from chatglm.chat.tokenizers import ChatGLM4Tokenizer, ChatGLMTokenizer
 
-    # Tokenizers are found by the class name in tokenizer_config.json. Registering them for the models' configuration
-    # would make transformers prefer the folder's auto_map, so each is registered for one that no folder has.
+    # Tokenizers are found by the class name in tokenizer_config.json. If they were registered for the models'
+    # configuration, transformers would prefer the folder's auto_map. So each is registered for a configuration that no
+    # folder has.
     for tokenizer in (ChatGLMTokenizer, ChatGLM4Tokenizer):
         placeholder = type(f"{tokenizer.__name__}Config", (PreTrainedConfig,), {"model_type": tokenizer.__name__})
         AutoTokenizer.register(placeholder, tokenizer_class=tokenizer, exist_ok=True)
@@ -118,7 +119,7 @@ def _register_processor() -> None:
     from chatglm.chat.tokenizers import ChatGLMTokenizer
     from chatglm.models.configuration import ChatGLMConfig, GLMConfig
 
-    # These models read text alone: their tokenizer is all the processor that they have.
+    # These models read only text, so their tokenizer is their processor.
     for config in (ChatGLMConfig, GLMConfig):
         AutoProcessor.register(config, ChatGLMTokenizer, exist_ok=True)
 
@@ -127,9 +128,9 @@ def _register_processor() -> None:
 def _refuse_code() -> None:
     """Keep `transformers` from running code of a folder of this family, with or without `trust_remote_code`.
 
-    Every Auto class and `pipeline` gets a class from a folder's Python files by one function, which a few files of a
-    folder can lead to (tokenizer_config.json, preprocessor_config.json, processor_config.json), whatever classes are
-    registered. For folders of other families nothing changes.
+    All Auto classes and `pipeline` use one function to get a class from a folder's Python files. Several files of a
+    folder can cause its use (tokenizer_config.json, preprocessor_config.json, processor_config.json), even if classes
+    are registered. Here this function is replaced. For folders of other families, nothing changes.
     """
     from transformers import dynamic_module_utils
 
@@ -152,7 +153,7 @@ def _refuse_code() -> None:
 
 
 def _of_this_family(name: Any, asked: dict[str, Any]) -> bool:
-    """Whether a folder, or a repository that was downloaded, has a config.json of this family."""
+    """Whether a folder or a repository of the hub has a config.json of this family."""
     from transformers.utils import cached_file
 
     from chatglm.chat.files import read_json
@@ -170,7 +171,7 @@ def _of_this_family(name: Any, asked: dict[str, Any]) -> bool:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Lets one module be imported as usual, then calls back."""
+    """Imports one module as usual, then calls a function."""
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
         self.name, self.callback = name, callback

@@ -1,7 +1,7 @@
-"""One token at a time out of `transformers`' generate, through nothing but its public `streamer` argument.
+"""Makes an iterator over tokens from `generate` of `transformers`, with its public argument `streamer`.
 
-`generate` runs in its own thread, in lock step with the reader: it computes the next token only when the reader asks
-for it, so that the cache and the random generator are in the expected state when the reader stops.
+`generate` runs in its own thread, in lock step with the reader: it computes a token only when the reader asks for it.
+So the cache and the random generator are in the expected state when the reader stops.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["step_through"]
 
 
 class _Abandoned(BaseException):
-    """Ends generate when the reader is gone. It is not an `Exception`, so that no `except Exception` catches it."""
+    """Ends `generate` when the reader has stopped. It is not an `Exception`, so that nothing catches it by accident."""
 
 
 class _LockStep(BaseStreamer):  # type: ignore[misc]
-    """Hands tokens from the generating thread to the reading one, one at a time.
+    """Passes tokens from the generating thread to the reading thread, one at a time.
 
     Args:
-        streamer: the caller's own, which gets everything too.
+        streamer: the caller's streamer, which gets everything, too.
     """
 
     def __init__(self, streamer: BaseStreamer | None = None) -> None:
@@ -46,17 +46,17 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
     def put(self, value: Tensor) -> None:
         if self._streamer is not None:
             self._streamer.put(value)
-        if not self._seen_prompt:  # the first call brings the prompt
+        if not self._seen_prompt:  # the first call has the prompt
             self._seen_prompt = True
             return
-        # Assisted decoding brings several at once, (1, tokens).
+        # Assisted decoding gives several tokens at once, (1, tokens).
         for token in value.unbind(-1) if value.ndim == 2 else (value,):
             self.token = token
             self._ready.release()
             self.wait()
 
     def end(self) -> None:
-        """Called by generate after its last token; the reader notices the end of the thread instead."""
+        """Called by `generate` after its last token. The reader needs `finish` instead."""
         if self._streamer is not None:
             self._streamer.end()
 
@@ -84,12 +84,12 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
 
 
 def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
-    """Iterate over the new tokens, each (batch,), of `model.generate(*args, **kwargs)`; an error in it is raised here.
+    """Iterate over the new tokens of `model.generate(*args, **kwargs)`, each (batch,). Its errors are raised here.
 
-    Closing the iterator early ends the generation, and the caller's `streamer`.
+    Closing the iterator early ends the generation and the caller's `streamer`.
 
     Raises:
-        UnsupportedError: beam search, whose answer is not known before its end.
+        UnsupportedError: beam search was requested; its answer is known only at the end.
     """
     if (kwargs.get("num_beams") or 1) > 1:
         raise UnsupportedError(
@@ -106,7 +106,7 @@ def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
             with settings.apply():
                 model.generate(*args, streamer=link, **kwargs)
         except _Abandoned:
-            link.end()  # nobody must wait for more
+            link.end()  # readers of the caller's streamer must not wait
             return
         except BaseException as caught:
             error = caught
@@ -123,7 +123,7 @@ def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
 
 
 class _ThreadSettings:
-    """torch keeps some settings for each thread; the generating thread takes those of the calling thread."""
+    """Copies settings that torch has for each thread, from the calling thread to the generating one."""
 
     def __init__(self) -> None:
         self.inference = torch.is_inference_mode_enabled()

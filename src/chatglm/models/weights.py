@@ -1,7 +1,8 @@
 """Reads the headers of weight files: names, shapes and types, checked before any weights are read.
 
-A header is foreign input. Its size is bounded before it is read, every number in it is compared with the file's size,
-and a .bin file's pickle is looked through for anything but tensors before torch opens it (with `weights_only=True`).
+A header is foreign input. Its size is checked before it is read, and every number in it is compared with the file's
+size. The pickle of a .bin file must have nothing but tensors; this is checked before torch opens it (with
+`weights_only=True`).
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ TYPES: dict[str, torch.dtype] = {
 """Names of types in safetensors files."""
 
 _MAX_HEADER = 25_000_000
-"""Most bytes of a header. The format allows 100 MB; a thousand tensors need 0.1 MB, and JSON grows in memory."""
+"""Most bytes of a header. The format allows 100 MB, but a thousand tensors need 0.1 MB, and parsed JSON takes more
+memory.
+"""
 
 _MAX_DIMENSIONS = 8
 
-# What the pickle of a state dict names (torch.save); everything else is refused before torch sees it.
+# Names in the pickle of a state dict (torch.save). Everything else is refused before torch reads it.
 _GLOBALS = frozenset(
     {
         "collections OrderedDict",
@@ -77,7 +80,7 @@ def headers(files: Iterable[Path]) -> dict[str, tuple[Path, About]]:
     """File, shape and type of every tensor of a checkpoint.
 
     Raises:
-        CheckpointError: see `tensors_of`; or two files hold a tensor of the same name.
+        CheckpointError: see `tensors_of`; or two files have a tensor of the same name.
     """
     found: dict[str, tuple[Path, About]] = {}
     for file in files:
@@ -95,7 +98,7 @@ def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
     """Shapes and types of the tensors of a safetensors or .bin file.
 
     Raises:
-        CheckpointError: the file is not complete, its header contradicts itself or its size, or it holds other objects.
+        CheckpointError: the file is not complete, its header is inconsistent, or it holds other objects.
     """
     file = Path(file)
     if file.suffix == ".safetensors":
@@ -106,13 +109,13 @@ def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
         if tensor.layout != torch.strided or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"{file}: {name:.200} has fewer numbers in the file than its shape; {_again(file)}")
         total += tensor.numel() * tensor.itemsize
-    if total > 2 * size_of(file):  # tied weights may be there twice
+    if total > 2 * size_of(file):  # tied weights may be counted twice
         raise CheckpointError(f"{file}: its tensors have {total:,} bytes, more than the file; {_again(file)}")
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in found.items()}
 
 
 def load_bin(file: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a .bin file, mapped into memory where it is a zip archive (torch 1.6 and later).
+    """The tensors of a .bin file. It is mapped into memory if it is a zip archive (torch 1.6 and later).
 
     Raises:
         CheckpointError: the file is not complete, or holds more than tensors.
@@ -129,7 +132,7 @@ def load_bin(file: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def mapped(files: Iterable[Path]) -> dict[str, Tensor]:
-    """All tensors of a checkpoint's files, mapped into memory where the files allow it, each file once.
+    """All tensors of a checkpoint's files, mapped into memory if the format allows it.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -144,13 +147,13 @@ def mapped(files: Iterable[Path]) -> dict[str, Tensor]:
                 found |= load_bin(file)
         except CheckpointError:
             raise
-        except Exception as error:  # of safetensors, of zip files, of what torch refuses to unpickle
+        except Exception as error:  # safetensors, zip files and torch raise several kinds
             raise CheckpointError(f"{file}: cannot be read ({error}); copy it again") from error
     return found
 
 
 def _of_safetensors(file: Path) -> dict[str, About]:
-    """From the header (github.com/huggingface/safetensors, "Format"), which must account for every byte of the file."""
+    """Read the header (github.com/huggingface/safetensors, "Format"), which must describe every byte of the file."""
     size = size_of(file)
     with _open(file) as stream:
         prefix = stream.read(8)
@@ -188,7 +191,7 @@ def _of_safetensors(file: Path) -> dict[str, About]:
 
 
 def _entry(file: Path, name: str, about: Any) -> tuple[About, int, int]:
-    """Of one tensor: shape and type, first and last byte."""
+    """Shape and type of one tensor, and the positions of its first byte and of its end."""
     about = about if isinstance(about, dict) else {}
     shape: Any = about.get("shape")
     offsets: Any = about.get("data_offsets")
@@ -211,10 +214,13 @@ def _naturals(values: Any) -> bool:
 
 
 def _check_bin(file: Path) -> bool:
-    """Raise unless a .bin file is what torch.save writes of tensors alone. Returns whether it is a zip archive.
+    """Check that torch.save wrote a .bin file, and that it has only tensors. Returns whether it is a zip archive.
 
-    torch.save writes a zip archive (since 1.6), whose directory stands at the end: a cut file has none. Files from
-    before torch 1.6 are bare pickles, with the tensors' bytes behind them.
+    Since version 1.6, torch.save writes a zip archive. Its directory is at the end, so a file that was cut off has
+    none. Older files are several pickles, followed by the bytes of the tensors.
+
+    Raises:
+        CheckpointError: the file is not complete, or holds other objects.
     """
     size = size_of(file)
     with _open(file) as stream:
@@ -245,7 +251,11 @@ def _check_bin(file: Path) -> bool:
 
 
 def _check_pickle(stream: BinaryIO, file: Path) -> None:
-    """Raise unless the pickle that begins here names nothing but tensors and what holds them."""
+    """Check that the pickle at the stream's position names only tensors and the classes that hold them.
+
+    Raises:
+        CheckpointError: it names something else, or is damaged.
+    """
     try:
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name == "GLOBAL":
@@ -271,7 +281,7 @@ def _open(file: Path) -> BinaryIO:
 
 
 def _is_pointer(head: bytes) -> bool:
-    """Whether a file begins as a Git LFS pointer does (git-lfs, docs/spec.md)."""
+    """Whether a file begins like a Git LFS pointer (git-lfs, docs/spec.md)."""
     return head.startswith(b"version https://git-lfs")
 
 

@@ -1,5 +1,6 @@
-"""What a model may call, and how its calls are run. Nothing that a model writes is executed as code outside the
-interpreter's sandbox."""
+"""Tools that a model may call, and how its calls are run. Nothing that a model writes is executed as code outside of
+the interpreter's sandbox.
+"""
 
 from chatglm.tools.functions import Function
 from chatglm.tools.registry import dispatch_tool, get_tools, register_tool

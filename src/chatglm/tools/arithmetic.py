@@ -1,4 +1,4 @@
-"""Arithmetic expressions as people and models write them, read without executing anything, their values bounded."""
+"""Computes arithmetic expressions as people and models write them, without executing code. Values are limited."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LONGEST = 200
 _MOST_BITS = 8_192
 """Most bits of an integer: about 2,400 digits."""
 _MOST_PLACES = 2_500
-"""Most places that a number is rounded to, before or behind its point: no value has more."""
+"""Most digits before or after the decimal point to which a number is rounded; no value has more."""
 _CONSTANTS = {"pi": math.pi, "π": math.pi, "e": math.e}
 
 
 def _rounded(value: float, places: int | None = None) -> float:
-    """`round`; for an integer, Python would first compute 10 to the power of as many places as are asked for."""
+    """`round` with a limited number of places: for an integer, Python would first compute 10 to the power of it."""
     if places is None:
         return round(value)
     return round(value, max(-_MOST_PLACES, min(places, _MOST_PLACES)))
@@ -38,13 +38,13 @@ _SIGNS = str.maketrans(
 
 
 def calculate(expression: str) -> int | float:
-    """The value of an arithmetic expression; nothing of it is executed.
+    """The value of an arithmetic expression. It is parsed, not executed.
 
-    Numbers, brackets, `+ - * / // % **`, a few functions (`sqrt`, `sin`, `round` …), `pi` and `e`. It may be written
-    with full-width signs, `×`, `÷`, `x` or `^`, with commas between thousands, and with `=` or `=?` at its end.
+    It may have numbers, brackets, `+ - * / // % **`, a few functions (`sqrt`, `sin`, `round` …), `pi` and `e`.
+    Full-width signs, `×`, `÷`, `x` and `^`, commas between thousands, and `=` or `=?` at the end are accepted, too.
 
     Raises:
-        ValueError: it is something else, has no value, or its value is too large.
+        ValueError: it is not such an expression, has no value, or its value is too large.
     """
     if len(expression) > _LONGEST:
         raise ValueError(f"an expression has at most {_LONGEST} characters")
@@ -117,7 +117,7 @@ def _operation(operator: ast.operator, left: Any, right: Any) -> Any:
             if isinstance(left, int) and isinstance(right, int) and abs(right) * left.bit_length() > _MOST_BITS:
                 if abs(left) > 1:
                     raise OverflowError
-                right = right % 2 if right >= 0 else -(right % 2)  # of 0, 1 and -1
+                right = right % 2 if right >= 0 else -(right % 2)  # the base is 0, 1 or -1
                 if right == 0 and left == 0:
                     return 0
             return left**right

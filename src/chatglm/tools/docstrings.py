@@ -20,7 +20,7 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
     """The description in front of all sections, and the description of each parameter; each as one line.
 
     Args:
-        text: as `inspect.getdoc` gives it.
+        text: the result of `inspect.getdoc`.
     """
     described: list[str] = []
     told: dict[str, list[str]] = {}
@@ -45,7 +45,7 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
                     open_names = (field[2].split()[-1].lstrip("*"),)
                     told[open_names[0]] = [field[3] or ""]
                 continue
-            if place == "google":  # its sections are indented: this is text again
+            if place == "google":  # sections are indented in this style, so this is text again
                 place = "other"
         if place == "described":
             described.append(words)

@@ -1,7 +1,7 @@
-"""Documents of others that describe tools: JSON and YAML of bounded size, depth and, with aliases followed, length.
+"""Reads foreign documents that describe tools: JSON and YAML of limited size, depth and number of values.
 
-YAML is read as YAML 1.2's JSON schema has it: `on`, `no` and dates are texts. Tags have no effect, so a document can
-only have plain values. Repeated aliases ("a billion laughs") are counted as if they were written out.
+YAML is read by the rules of the JSON schema of YAML 1.2: `on`, `no` and dates are texts. Tags have no effect, so a
+document can only have plain values. Repeated aliases ("a billion laughs") are counted as if they were written out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MOST_BYTES = 8 << 20
 
 _MOST_DEPTH = 64
 _MOST_VALUES = 400_000
-# What is a number in YAML 1.2's core schema, and in JSON.
+# Numbers in YAML 1.2's core schema and in JSON.
 _INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None,
           "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # fmt: skip
 _HALVES = re.compile("[\ud800-\udfff]")
-_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # perhaps of a pair
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # it may be part of a pair
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -62,22 +62,22 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds an object.
+    """Read a JSON or YAML file that holds an object.
 
     Raises:
-        ToolError: as `read_bytes` and `parse_document`.
+        ToolError: see `read_bytes` and `parse_document`.
     """
     return parse_document(read_bytes(path), str(path))
 
 
 def parse_document(data: bytes, where: str) -> dict[str, Any]:
-    """An object from JSON or YAML; keys are strings, values what JSON has.
+    """Read an object from JSON or YAML. Keys are strings, and values have types of JSON.
 
     Args:
         where: the document's name, for errors.
 
     Raises:
-        ToolError: it is neither, it holds no object, or it is too large or too deep.
+        ToolError: the data is neither JSON nor YAML, is not an object, or is too large or too deep.
     """
     found = parse_value(data, where)
     if not isinstance(found, dict):
@@ -86,7 +86,7 @@ def parse_document(data: bytes, where: str) -> dict[str, Any]:
 
 
 def parse_value(data: bytes, where: str) -> Any:
-    """`parse_document` for any value: an object, a list, a text.
+    """Like `parse_document`, but for any value: an object, a list, a text.
 
     Raises:
         ToolError: it is neither JSON nor YAML, or it is too large or too deep.
@@ -98,7 +98,7 @@ def parse_value(data: bytes, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise ToolError(f"{where}: not UTF-8 (byte {error.start:,})") from None
     found = _json(text, where) if text.lstrip()[:1] in ("{", "[") else _NOT_JSON
-    if found is _NOT_JSON:  # `{` may open YAML too
+    if found is _NOT_JSON:  # YAML may begin with `{`, too
         found = _yaml(text, where)
     return found
 
@@ -107,7 +107,7 @@ def from_environment(text: str, where: str, used: set[str]) -> str:
     """A text in which each `${NAME}` is replaced by the environment variable.
 
     Args:
-        used: gets the inserted values, which only their receiver may see.
+        used: the inserted values are added to it. They are secrets, which must not be shown.
 
     Raises:
         ToolError: there is no such variable; the message names it.
@@ -242,7 +242,7 @@ def _build(events: Any, where: str) -> Any:
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 ended = stack.pop()
                 value, size, anchor = ended.value, ended.size, ended.anchor
-                if isinstance(value, dict) and ended.merged:  # of one name, the first that is merged holds
+                if isinstance(value, dict) and ended.merged:  # if a name is merged twice, the first value is used
                     together: dict[str, Any] = {}
                     for merged in reversed(ended.merged):
                         together.update(merged)
@@ -253,7 +253,7 @@ def _build(events: Any, where: str) -> Any:
                 value, size = anchors[event.anchor]
                 anchor = None
             case yaml.ScalarEvent():
-                if _HALVES.search(event.value):  # PyYAML without its C library lets them through
+                if _HALVES.search(event.value):  # PyYAML without its C library accepts them
                     raise wrong(event, _HALF)
                 value, size, anchor = _scalar(event), 1, event.anchor
             case _:

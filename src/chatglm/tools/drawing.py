@@ -1,9 +1,10 @@
-"""A tool that draws: a Stable Diffusion XL folder of diffusers, on this machine.
+"""A tool that draws pictures on this machine, with a Stable Diffusion XL folder of diffusers.
 
-The folder's weights are safetensors files, and its parts are classes of diffusers and transformers that are named here:
-nothing in it is run or unpickled, and nothing is downloaded. Pictures and steps are bounded. One picture is drawn at a
-time; the model is loaded for the first one, and its memory is freed when it has not been used for some time. Pictures
-are not filtered: who offers the tool chooses the model.
+The folder's weights must be safetensors files, and its parts must be classes of diffusers and transformers that are
+listed here. So nothing in it is executed or unpickled, and nothing is downloaded. The size of pictures and the number
+of steps are limited. Only one picture is drawn at a time. The model is loaded for the first one, and its memory is
+freed when it has not been used for some time. Pictures are not filtered; whoever offers the tool is responsible for the
+model.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _SCHEDULERS = (
     "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler",
     "PNDMScheduler", "TCDScheduler", "UniPCMultistepScheduler",
 )  # fmt: skip
-# Each part of a pipeline, and the classes that it may be of. Drawing from a text needs no others.
+# The parts of a pipeline, and the classes that each may have. Drawing from a text needs no other parts.
 _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vae": ("diffusers", ("AutoencoderKL",)),
     "unet": ("diffusers", ("UNet2DConditionModel",)),
@@ -54,9 +55,9 @@ _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
     "tokenizer_2": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
 }
-_OPTIONAL = ("image_encoder", "feature_extractor")  # of pictures that are given
+_OPTIONAL = ("image_encoder", "feature_extractor")  # only for pictures as input
 _WEIGHTS = ("vae", "unet", "text_encoder", "text_encoder_2")
-# Settings with which libraries load other files than the part itself.
+# Settings with which the libraries would load other files.
 _LOADING = ("auto_map", "quantization_config", "adapter_config")
 
 _PROPERTIES: dict[str, Any] = {
@@ -75,16 +76,16 @@ _PARAMETERS = {"type": "object", "properties": _PROPERTIES, "required": ["prompt
 
 
 def open_painter(folder: str | Path) -> Draw:
-    """`Draw` of a folder.
+    """Make a `Draw` for a folder.
 
     Raises:
-        ToolError, DependencyError: as `Draw`.
+        ToolError, DependencyError: see `Draw`.
     """
     return Draw(folder)
 
 
 class Draw:
-    """Draws what a model describes. It changes nothing else, so it needs no consent.
+    """Draws a picture that a model describes. It changes nothing, so it needs no consent.
 
     Attributes:
         seconds: longest time of a call, including waiting for others and loading.
@@ -105,15 +106,17 @@ class Draw:
     ) -> None:
         """
         Args:
-            folder: of a `StableDiffusionXLPipeline`, as `save_pretrained` of diffusers writes it.
-            cogview: the tool is GLM-4's own `{"type": "cogview"}`, which its prompt describes; else a function.
-            device: as torch names it; default: CUDA, Apple's MPS or the CPU, whichever there is.
+            folder: folder of a `StableDiffusionXLPipeline`, written by `save_pretrained` of diffusers.
+            cogview: make the tool GLM-4's own `{"type": "cogview"}`, which its prompt describes; else it is a function.
+            device: torch's name of a device; default: the first available of CUDA, Apple's MPS and the CPU.
             steps: default number of steps of a call.
             guidance: how strictly the prompt is followed.
+            seconds: time limit of a call.
             idle: seconds without a call after which the memory is freed.
 
         Raises:
-            ToolError: the folder is not such a model, is incomplete, or needs files that are not supported.
+            ToolError: the folder is not such a model, is incomplete, or needs files that are not supported; or `steps`
+                is out of range.
             DependencyError: diffusers is not installed.
         """
         if not 1 <= steps <= MOST_STEPS:
@@ -131,7 +134,7 @@ class Draw:
         return self._spec
 
     def close(self) -> None:
-        """Free the memory; a picture that is being drawn is given up."""
+        """Free the memory. If a picture is being drawn, it is cancelled."""
         self._painter.close()
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
@@ -168,11 +171,11 @@ def _function() -> dict[str, Any]:
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the picture any more, or its time is over."""
+    """Nobody waits for the picture any more, or its time limit is reached."""
 
 
 class _Painter:
-    """The model. Any thread may call it; it draws one picture after the other."""
+    """The model. Any thread may call it. It draws one picture after the other."""
 
     def __init__(self, folder: Path, device: str | None, idle: float) -> None:
         self._side = _check(folder)
@@ -183,7 +186,7 @@ class _Painter:
         self._closed = False
 
     def size(self, given: str | None) -> tuple[int, int, str]:
-        """Width, height, and what is wrong with them."""
+        """Width and height in pixels, and what is wrong with them; "" if nothing is."""
         if given is None:
             return self._side, self._side, ""
         if (match := re.fullmatch(r"\s*([0-9]{1,5})\s*[xX×*]\s*([0-9]{1,5})\s*", given)) is None:
@@ -195,7 +198,12 @@ class _Painter:
         return width // 8 * 8, height // 8 * 8, ""
 
     def paint(self, options: Mapping[str, Any], seed: int, over: Callable[[], bool]) -> bytes | str:
-        """A PNG file, or what went wrong. Never raises."""
+        """Draw a picture. Returns a PNG file, or an error message. Never raises.
+
+        Args:
+            options: arguments of the pipeline.
+            over: tells whether the picture is not needed any more.
+        """
         while not self._lock.acquire(timeout=0.1):
             if over():
                 return "Not drawn: other pictures took too long."
@@ -226,7 +234,7 @@ class _Painter:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._lock.acquire(blocking=False):  # otherwise the thread that draws does it
+        if self._lock.acquire(blocking=False):  # otherwise the drawing thread does it
             try:
                 self._forget()
             finally:
@@ -271,10 +279,10 @@ class _Painter:
 
 
 def _check(folder: Path) -> int:
-    """Check that a folder holds a supported model; returns the side of its pictures, in pixels.
+    """Check that a folder holds a supported model. Returns the default side of its pictures in pixels.
 
     Raises:
-        ToolError: it does not; the message says why.
+        ToolError: the folder is not supported; the message says why.
     """
     index = read_document(folder / "model_index.json")
     if index.get("_class_name") != _PIPELINE:
@@ -314,7 +322,7 @@ def _side(folder: Path) -> int:
 
 
 def _variant(folder: Path, name: str) -> Literal["", "fp16"] | None:
-    """The variant of its weight files that are safetensors; None: there are none."""
+    """The variant of a part's safetensors files; None: it has no such files."""
     base = "diffusion_pytorch_model" if name in ("vae", "unet") else "model"
     for variant in ("", "fp16"):
         dotted = f".{variant}" if variant else ""
@@ -325,9 +333,10 @@ def _variant(folder: Path, name: str) -> Literal["", "fp16"] | None:
 
 
 def _load(folder: Path, device: str | None) -> Any:
-    """
+    """Load the pipeline of a folder.
+
     Raises:
-        Exception: whatever diffusers, transformers and torch raise of files that are damaged.
+        Exception: diffusers, transformers and torch raise many kinds of errors if files are damaged.
     """
     import diffusers
     import torch
@@ -352,7 +361,7 @@ def _load(folder: Path, device: str | None) -> Any:
 
 @contextlib.contextmanager
 def _silent(*libraries: Any) -> Iterator[None]:
-    """Without progress bars."""
+    """Hide the progress bars of libraries during the block."""
     shown = [one.utils.logging for one in libraries if one.utils.logging.is_progress_bar_enabled()]
     for logging in shown:
         logging.disable_progress_bar()

@@ -1,7 +1,7 @@
-"""Tools to try a model with. None needs a network or a shell; the weather is made up.
+"""Example tools for trying a model. None of them needs a network or a shell; the weather is invented.
 
-Names, parameters and the shape of results are those that the demo model has learned (`recipes/demo/corpus/tools.py`):
-a small object of plain values, `{"error": …}` where something went wrong. A small model reads other shapes badly.
+Names, parameters and the form of results are those that the demo model has learned (`recipes/demo/corpus/tools.py`): a
+small object of simple values, or `{"error": …}`. A small model does not understand other forms well.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def convert_unit(
 
 # Time
 
-# Names of a zone's cities stand behind it.
+# A line has a time zone and the names of its cities.
 _ZONES = """
 Asia/Shanghai 北京 上海 广州 深圳 杭州 南京 成都 重庆 武汉 西安 天津 苏州 长沙 郑州 青岛 大连 厦门 昆明 哈尔滨 沈阳 济南
 Asia/Shanghai 福州 合肥 南昌 贵阳 南宁 海口 兰州 西宁 银川 太原 石家庄 长春 呼和浩特 拉萨 中国
@@ -95,7 +95,7 @@ def get_time(city_name: Annotated[str, "城市"]) -> Any:
     try:
         there = zoneinfo.ZoneInfo(zone)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        # Windows has no time zones of its own.
+        # Windows has no database of time zones.
         return _error("pip install tzdata" if zone in _ZONE_OF.values() else "not found")
     now = datetime.datetime.now(there)
     return Outcome(json.dumps({"time": f"{now:%H:%M}"}), f"{now:%Y-%m-%d %H:%M} ({zone})")
@@ -105,7 +105,7 @@ def _plain_city(name: str) -> str:
     return re.sub(r"[\s'-]", "", name.casefold()).removesuffix("市").removesuffix("city")
 
 
-# Chance, and a weather that is made up
+# Random numbers, and invented weather
 
 
 def random_number_generator(
@@ -189,7 +189,7 @@ def _search_of(folder: Path) -> Tool:
 
 
 def _texts(root: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of the files beneath a folder. Links are not followed, hidden files and folders not read."""
+    """Names and texts of the files in a folder and its subfolders, without links, hidden files and hidden folders."""
     left, files, end = _MOST_BYTES, 0, time.monotonic() + _MOST_SECONDS
     for folder, folders, names in os.walk(root):
         beneath = Path(folder).relative_to(root)
@@ -224,7 +224,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("gb18030", "replace")
 
 
-# All of them
+# All example tools
 
 EXAMPLES: dict[str, Callable[..., Any]] = {
     function.__name__: function
@@ -233,10 +233,10 @@ EXAMPLES: dict[str, Callable[..., Any]] = {
 
 
 def example_tools(source: str) -> list[Tool] | None:
-    """The tools that `examples`, the name of one, or `search_files=FOLDER` stands for; None: `source` is no such name.
+    """The tools for `examples`, for the name of one example, or for `search_files=FOLDER`; None for any other source.
 
     Raises:
-        ToolError: there is no such folder.
+        ToolError: the folder is missing or does not exist.
     """
     name, given, folder = source.partition("=")
     if name == "search_files":

@@ -1,5 +1,6 @@
 """Opens tools from any source: a Python file, a document of a web service, a list of MCP servers, an image model, an
-example. The content of a source tells its kind."""
+example. The kind of a source is detected from its content.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +52,11 @@ class Opened:
 
 
 def open_source(source: str | Path) -> Opened:
-    """
+    """Open the tools of a source.
+
     Raises:
-        ToolError: there are no tools in it, or it cannot be read; the message names it.
-        DependencyError: a package is not installed that it needs.
+        ToolError: the source has no tools, or cannot be read; the message names it.
+        DependencyError: a package that it needs is not installed.
     """
     if isinstance(source, str) and (examples := example_tools(source)) is not None:
         return Opened(tuple(examples))
@@ -102,18 +104,18 @@ def _service(source: str | Path) -> Opened:
     return Opened(tuple(found), found.left_out, found.close)
 
 
-# A Python file of the user's
+# A Python file of the user
 
 
 def _python(path: Path) -> Opened:
-    from chatglm.tools.documents import read_bytes  # its import also loads a reader of YAML
+    from chatglm.tools.documents import read_bytes  # imported here because it imports a YAML parser
 
     source = read_bytes(path, _LARGEST_SOURCE)
     module = _execute(path, source)
     found = registry.registered_in(module.__name__)
     marked = [name for name in _decorated(source) if name in vars(module)]
     refused = {name: registry.REFUSED[name] for name in marked if name in registry.REFUSED}
-    # Marked with another decorator of the same name, as in ChatGLM3's own file.
+    # Functions with another decorator of the same name, as in ChatGLM3's own file.
     for name in marked:
         if name not in found and name not in refused:
             found[name] = _function(path, vars(module)[name])
@@ -143,7 +145,7 @@ def _function(path: Path, value: Any) -> Function:
 
 
 def _decorated(source: bytes) -> list[str]:
-    """Functions at the top of a file that have a decorator called `register_tool`."""
+    """Names of the top-level functions of a file that have a decorator named `register_tool`."""
     return [
         node.name
         for node in ast.parse(source).body
@@ -163,7 +165,7 @@ def _last_name(mark: ast.expr) -> str:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Runs the bytes that were read, and leaves no bytecode beside the user's file."""
+    """Executes the bytes that were read before, and writes no bytecode next to the user's file."""
 
     source = b""
 
@@ -175,10 +177,10 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 def _execute(path: Path, source: bytes) -> types.ModuleType:
-    """Run a file as a module. Its output goes to stderr, because stdout may be data.
+    """Execute a file as a module. Its output goes to stderr, because stdout may have data of the program.
 
     Raises:
-        ToolError: it failed; the message names the line.
+        ToolError: it raised an error; the message names the line.
     """
     full = str(path.resolve())
     name = f"chatglm_tools_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}_{hashlib.sha256(full.encode()).hexdigest()[:8]}"
@@ -187,7 +189,7 @@ def _execute(path: Path, source: bytes) -> types.ModuleType:
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))  # type: ignore[arg-type]
     with _executing, _surroundings(path.resolve().parent):
         registry.forget(name)
-        sys.modules[name] = module  # dataclasses and pydantic look for it there
+        sys.modules[name] = module  # dataclasses and pydantic look the module up there
         try:
             loader.exec_module(module)
         except KeyboardInterrupt:
@@ -201,10 +203,10 @@ def _execute(path: Path, source: bytes) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _surroundings(folder: Path) -> Iterator[None]:
-    """The imports of a file while it runs: modules beside it, and the demo's registry if there is none."""
+    """Let a file import, while it runs, modules of its folder, and ChatGLM3's `tool_registry` even if there is none."""
     beside = str(folder)
     sys.path.insert(0, beside)
-    importlib.invalidate_caches()  # a module beside it may be new
+    importlib.invalidate_caches()  # a module in this folder may be new
     stand_in = types.ModuleType("tool_registry", "Stands for that of ChatGLM3's demo.")
     for part in (registry.register_tool, registry.get_tools, registry.dispatch_tool):
         setattr(stand_in, part.__name__, part)
@@ -219,7 +221,7 @@ def _surroundings(folder: Path) -> Iterator[None]:
             sys.modules.pop(name, None)
         sys.path.remove(beside)
         if beside not in sys.path:
-            sys.path.append(beside)  # its functions may import later
+            sys.path.append(beside)  # its functions may import modules later
 
 
 def _line(error: BaseException, file: str) -> str:

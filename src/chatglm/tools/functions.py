@@ -1,6 +1,7 @@
-"""A Python function as a tool: its schema from its signature and docstring, its arguments checked before it is called.
+"""Makes tools from Python functions: the schema comes from signature and docstring, and arguments are checked before a
+call.
 
-pydantic reads the types and checks the arguments; it is imported with the first function that becomes a tool.
+pydantic reads the types and checks the arguments; it is imported when the first function becomes a tool.
 """
 
 from __future__ import annotations
@@ -70,13 +71,14 @@ class Function:
         required) or in the docstring.
 
         Args:
-            function: also a method, a callable object, a coroutine function; a `functools.partial`, whose arguments
-                the model neither sees nor gives.
-            name: if not the function's own.
-            consent: how often a person is asked first.
+            function: a function, a method, a callable object, a coroutine function; or a `functools.partial`, whose
+                arguments the model neither sees nor gives.
+            name: the tool's name; default: the function's name.
+            consent: how often a person is asked before a call.
 
         Raises:
-            ToolError: a parameter has no annotation, or one without a JSON form; or it cannot be passed by keyword.
+            ToolError: the object is not a function or has no valid name; or a parameter has no annotation, has a type
+                without a JSON form, or cannot be passed by keyword.
             DependencyError: pydantic is not installed.
         """
         _check_installed()
@@ -91,8 +93,9 @@ class Function:
         return cls(spec, function, consent, _is_coroutine(core), parameters, adapter)
 
     def official(self) -> dict[str, Any]:
-        """The form in which ChatGLM3's `tool_registry.py` describes a tool: a list of parameters, types as Python names
-        them."""
+        """The description in the form of ChatGLM3's `tool_registry.py`: a list of parameters, with the names of Python
+        types.
+        """
         flat = self.spec.flat()
         return {
             "name": flat["name"],
@@ -109,7 +112,7 @@ class Function:
         }
 
     def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments for the function, checked and converted.
+        """Check and convert a call's arguments for the function.
 
         Raises:
             InputError: the arguments are wrong; the message is one line for the model.
@@ -132,14 +135,15 @@ class Function:
         return {**absent, **values}
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
-        """
+        """Check the arguments and call the function.
+
         Raises:
-            InputError: the arguments do not fit.
+            InputError: the arguments are wrong.
         """
         return await self.carry_out(self.bind(arguments), asyncio.to_thread)
 
     async def carry_out(self, values: Mapping[str, Any], aside: Aside) -> Outcome:
-        """Call the function. Any exception becomes an outcome, also `SystemExit`, but not cancellation.
+        """Call the function. Any exception, including `SystemExit`, becomes an outcome; only a cancellation is raised.
 
         Args:
             values: the result of `bind`.
@@ -182,7 +186,7 @@ def _check_installed() -> None:
 
 
 def _unwrapped(function: Any) -> tuple[Any, set[str]]:
-    """The object with name, docstring and annotations; and the parameters that a `partial` has filled."""
+    """The object that has the name, the docstring and the annotations; and the parameters that a `partial` sets."""
     hidden: set[str] = set()
     while isinstance(function, functools.partial):
         hidden |= set(function.keywords)
@@ -312,7 +316,7 @@ def _adapter(name: str, parameters: Sequence[_Parameter]) -> TypeAdapter[Any]:
 
 
 def _known(hint: Any, above: tuple[Any, ...] = ()) -> Any:
-    """A type without `typing.TypedDict`: before Python 3.12, pydantic takes that of `typing_extensions` only."""
+    """Replace `typing.TypedDict` in a type: before Python 3.12, pydantic accepts only that of `typing_extensions`."""
     from typing_extensions import NotRequired, Required, TypedDict
 
     if sys.version_info >= (3, 12) or hint in above:
@@ -321,7 +325,7 @@ def _known(hint: Any, above: tuple[Any, ...] = ()) -> Any:
         fields = {}
         for name, inner in typing.get_type_hints(hint, include_extras=True).items():
             required = name in hint.__required_keys__
-            if (mark := typing.get_origin(inner)) in (Required, NotRequired):  # not seen above if it is a text
+            if (mark := typing.get_origin(inner)) in (Required, NotRequired):  # missing above if a string
                 required, (inner,) = mark is Required, typing.get_args(inner)
             inner = _known(inner, (*above, hint))
             fields[name] = inner if required else NotRequired[inner]
@@ -336,7 +340,7 @@ def _known(hint: Any, above: tuple[Any, ...] = ()) -> Any:
 
 
 def _unfit(name: str, parameters: Sequence[_Parameter], error: Exception) -> ToolError:
-    """The error for the parameter that pydantic has no schema for."""
+    """The error about the parameter for which pydantic cannot make a schema."""
     from pydantic import TypeAdapter
 
     for one in parameters:
@@ -361,7 +365,7 @@ def _schema(name: str, parameters: Sequence[_Parameter], adapter: TypeAdapter[An
 
 
 class _Inliner:
-    """A schema of pydantic without references and titles: every token of it is in the prompt."""
+    """Removes references and titles from a schema of pydantic, because the whole schema is in the prompt."""
 
     def __init__(self, name: str, definitions: Mapping[str, Any]) -> None:
         self._name, self._definitions = name, definitions
@@ -376,7 +380,7 @@ class _Inliner:
             return [self.plain(item) for item in schema]
         if not isinstance(schema, dict):
             return schema
-        made = {"type": schema["type"]} if "type" in schema else {}  # in front, as people write it
+        made = {"type": schema["type"]} if "type" in schema else {}  # first, because people write it first
         for key, value in schema.items():
             if key in ("properties", "patternProperties"):  # names, not keywords
                 made[key] = {name: self.plain(part) for name, part in value.items()}
@@ -399,7 +403,7 @@ class _Inliner:
 
 
 def too_large(arguments: Mapping[str, Any]) -> str:
-    """Why arguments are too large, for the model to read; "" if they are not."""
+    """The reason why arguments are too large, as text for the model; "" if they are not."""
     values = text = deepest = 0
     waiting: list[tuple[Any, int]] = [(arguments, 0)]
     while waiting and values <= _MOST_VALUES:
@@ -418,7 +422,7 @@ def too_large(arguments: Mapping[str, Any]) -> str:
 
 
 def _problems(error: ValidationError, arguments: Mapping[str, Any]) -> str:
-    """In one line: names that are unknown or missing, then what is wrong with values."""
+    """All problems in one line: unknown and missing names, then wrong values."""
     unknown, missing = [], []
     wrong: dict[tuple[str, str], list[str]] = {}
     for one in error.errors(include_url=False, include_context=False, include_input=False):
@@ -438,7 +442,7 @@ def _problems(error: ValidationError, arguments: Mapping[str, Any]) -> str:
 
 
 def _place(location: Sequence[int | str], arguments: Any) -> tuple[str, Any]:
-    """Where in the arguments an error is, and the value there. pydantic also names the branches of unions."""
+    """The path of an error in the arguments, and the value there. Steps for branches of unions are left out."""
     path, value = "", arguments
     for step in location:
         if isinstance(step, str) and isinstance(value, Mapping) and step in value:

@@ -1,16 +1,16 @@
-"""Tools of MCP servers (https://modelcontextprotocol.io), which the user names in a file:
+"""Offers tools of MCP servers (https://modelcontextprotocol.io), which the user names in a file:
 
     servers:
       files:   {command: [npx, -y, "@modelcontextprotocol/server-filesystem", /srv/docs], env: {TOKEN: "${MY_TOKEN}"}}
       weather: {url: https://mcp.example.com/mcp, headers: {Authorization: "Bearer ${WEATHER_TOKEN}"}, seconds: 60}
 
-The files of Claude Desktop and Cursor (`mcpServers`: `command`, `args`, `env`, or `url`) are read as they are.
+The files of Claude Desktop and Cursor (`mcpServers`: `command`, `args`, `env`, or `url`) can be used unchanged.
 
-A server of the first kind is a program of the user's that runs with the user's rights; of the environment it gets PATH,
-HOME and what the file gives it. All connections live in one thread. A server that does not start is left out and named;
-one that ends is started again, and calls fail meanwhile. Messages of a server are bounded, and the model gets its
-faults as failures of calls. Tools stay as they were when the server started: later messages can remove tools, but can
-neither change a tool that a person has agreed to nor add tools.
+A server with `command` is a program of the user, and runs with the user's rights. It gets only PATH and HOME of the
+environment, and the variables in the file. All connections run in one thread. A server that does not start is left out,
+and a warning names it. A server that ends is started again; calls fail meanwhile. The size of a server's messages is
+limited. Errors of a server become failed calls for the model. Tools stay as they were when the server started: later
+messages can remove tools, but cannot add tools or change one that a person has agreed to.
 """
 
 from __future__ import annotations
@@ -56,15 +56,16 @@ MOST_TOOLS = 200
 MOST_MESSAGE = 4 << 20
 """Most bytes of one message of a server."""
 
-_MOST_SKIPPED = 256 << 20  # of one line that is too long; then the server is ended
-_MOST_UNASKED = 2_000  # messages within ten seconds
+_MOST_SKIPPED = 256 << 20  # bytes of one line; if it is longer, the server is ended
+_MOST_UNASKED = 2_000  # most messages within ten seconds
 _MOST_PAGES = 50
 _MOST_LATE = 3  # unanswered calls in a row after which a server is started again
-_WAITS = (0.5, 60.0)  # seconds before a server that ended is started again: at first, and at most
+_WAITS = (0.5, 60.0)  # first and longest wait, in seconds, before a server that ended is started again
 _KEPT = {"PATH", "HOME"} if os.name == "posix" else {"PATH", "PATHEXT", "SYSTEMROOT", "TEMP", "USERPROFILE", "APPDATA"}
-_GRACE = 1.0  # seconds that a server has to end by itself; then again, once it is asked to
+_GRACE = 1.0  # seconds that a server has to end by itself, and again after SIGTERM
 _FIELDS = {"command", "args", "env", "cwd", "url", "headers", "seconds", "type", "disabled"}
-# Ends the server together with this process in any case; the thread that has started it lives as long.
+# Ends the server when this process ends, in any case. (The signal comes when the thread that started it ends; this
+# thread runs until then.)
 _LAUNCH = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -79,17 +80,17 @@ log = logging.getLogger("chatglm.tools")
 
 
 def open_servers(path: str | Path) -> MCPServers:
-    """`MCPServers.read`."""
+    """Call `MCPServers.read` for a file."""
     return MCPServers.read(Path(path))
 
 
 class MCPServers:
-    """The servers of one file, running; a context manager.
+    """The running servers of one file. It is a context manager.
 
     Attributes:
-        tools: of all servers, in the order of the file.
-        failed: servers that did not start, and why.
-        left_out: tools that cannot be offered, and why, by `server.tool`.
+        tools: the tools of all servers, in the order of the file.
+        failed: servers that did not start, with the reasons.
+        left_out: tools that cannot be offered, as `server.tool`, with the reasons.
     """
 
     def __init__(self, servers: Sequence[_Server], thread: LoopThread) -> None:
@@ -101,15 +102,15 @@ class MCPServers:
 
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any], *, start: float = 60.0, seconds: float = 30.0) -> MCPServers:
-        """Start them, all at once.
+        """Start all servers at the same time.
 
         Args:
-            source: a file, or its contents. It is named by the user, never by a model, a page or a request.
-            start: seconds that a server has to list its tools; `npx` may have to download it.
-            seconds: longest time of a call, if the file does not set it.
+            source: a file, or its contents. Only the user may name it, never a model, a page or a request.
+            start: seconds that a server has to list its tools; `npx` may have to download it first.
+            seconds: time limit of a call, if the file does not set it.
 
         Raises:
-            ToolError: the file is wrong, or no server starts.
+            ToolError: the file is wrong, or no server offers a tool.
             DependencyError: mcp is not installed.
         """
         where = "MCP servers" if isinstance(source, Mapping) else str(source)
@@ -120,7 +121,7 @@ class MCPServers:
             raise DependencyError('tools of MCP servers need mcp: pip install "chatglm[mcp]"') from None
         for name in ("mcp.client", "mcp.shared", "client"):
             if (library := logging.getLogger(name)).level == logging.NOTSET:
-                library.setLevel(logging.CRITICAL)  # it writes a traceback for any wrong message of a server
+                library.setLevel(logging.CRITICAL)  # otherwise it logs a traceback for each wrong message of a server
         thread = LoopThread("chatglm MCP servers")
         servers = cls([_Server(one, start) for one in given], thread)
         try:
@@ -165,7 +166,7 @@ class MCPServers:
         self._closed = True
         for server in self._servers:
             server.ended = True
-        with suppress(Exception):  # it hangs, or the loop has ended
+        with suppress(Exception):  # a server hangs, or the loop has ended
             self._thread.run(self._end(), 15)
         self._thread.close()
 
@@ -182,15 +183,15 @@ class MCPServers:
 
 
 class MCPTool:
-    """A tool of a server. A read-only tool (as the server says) needs no consent; others need it once.
+    """A tool of a server. If the server says that it only reads, it needs no consent; otherwise it needs it once.
 
     Attributes:
-        seconds: longest time of a call.
+        seconds: time limit of a call.
     """
 
     def __init__(self, spec: ToolSpec, consent: Consent, name: str, server: _Server, thread: LoopThread) -> None:
         self._spec, self._consent, self._name, self._server, self._thread = spec, consent, name, server, thread
-        self.seconds = server.seconds + 2  # the server's own time-out comes first, and says more
+        self.seconds = server.seconds + 2  # the server's own time-out is shorter, and its message says more
 
     @property
     def spec(self) -> ToolSpec:
@@ -245,7 +246,7 @@ class _Given:
 
 def _read(document: Mapping[str, Any], where: str, seconds: float) -> list[_Given]:
     if "mcpServers" in document:
-        servers = document["mcpServers"]  # beside it other settings of the programs that write it
+        servers = document["mcpServers"]  # such a file may have other settings, too
     elif unknown := document.keys() - {"servers"}:
         raise ToolError(f"{where}: unknown {', '.join(map(str, sorted(unknown)))}; only `servers` is known")
     else:
@@ -323,12 +324,12 @@ def _texts(given: Any, where: str) -> dict[str, str]:
 
 
 class _Server:
-    """A connection that is made again when it ends. Everything here runs in the thread of the servers.
+    """A server and the connection to it, which is made again when it ends. All methods run in the servers' thread.
 
     Attributes:
-        told: the tools that it offered when it started.
-        failure: why it did not start; "" if it did.
-        ended: for good.
+        told: the tools that the server offered when it started.
+        failure: why the server did not start; "" if it did.
+        ended: whether it was ended for good.
     """
 
     def __init__(self, given: _Given, start: float) -> None:
@@ -366,7 +367,7 @@ class _Server:
             while True:
                 begun = time.monotonic()
                 await self._once(started)
-                if not started.done():  # its tools are not known: nobody would call it
+                if not started.done():  # its tools are unknown, so it cannot be used
                     lines = b"".join(self._stderr).decode(errors="replace").split("\n")
                     last = "\n".join(line[:300] for line in lines if line.strip())[-1000:]
                     self.failure = f"{self._why}{f'; it wrote: {plain_text(last, 1000)}' if last else ''}"
@@ -380,7 +381,7 @@ class _Server:
                 started.set_result(None)
 
     async def _once(self, started: asyncio.Future[None]) -> None:
-        """One connection, from its beginning to its end; says why it ended."""
+        """Run one connection from its beginning to its end, and store in `_why` why it ended."""
         self._lost, up = asyncio.Event(), asyncio.Event()
         self._why, self._late, self._status, self._messages, self._stale = "", 0, 0, 0, False
         self._stderr.clear()
@@ -454,11 +455,13 @@ class _Server:
                 self._listing = None
 
     async def _watch(self, client: Client, lost: asyncio.Event) -> None:
-        """Wait until the connection is lost. Servers of 2026 report changes only to clients that listen."""
+        """Wait until the connection is lost. By the protocol of 2026, servers report changes only to clients that
+        listen.
+        """
         from mcp.client.subscriptions import ListenNotSupportedError
 
         offered = client.server_capabilities.tools
-        with suppress(Exception):  # who does not tell of changes is not asked twice
+        with suppress(Exception):  # if the server does not report changes, it is not asked again
             if offered is not None and offered.list_changed:
                 listening = asyncio.create_task(self._listen(client))
                 try:
@@ -543,10 +546,10 @@ class _Server:
         asking = asyncio.create_task(self._ask(client, name, arguments))
         gone = asyncio.create_task(lost.wait())
         try:
-            # The server's own time-out comes first, and tells the server.
+            # The time-out of the request itself is shorter, and also tells the server.
             await asyncio.wait({asking, gone}, timeout=self.seconds + 1, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and gone.done():
-                await asyncio.wait({asking}, timeout=0.2)  # an answer that has come before the end
+                await asyncio.wait({asking}, timeout=0.2)  # an answer may have come just before the end
             if asking.done():
                 return asking.result()
             if gone.done():
@@ -573,7 +576,7 @@ class _Server:
         )
         answers: Any = TypeAdapter(mcp_types.CallToolResult | mcp_types.InputRequiredResult)
         try:
-            # Not `call_tool`: that would run the server's own expressions over its answer (jsonschema's `pattern`).
+            # Not `call_tool`, which would run the server's regular expressions (jsonschema's `pattern`) on the answer.
             result = await client.session.send_request(request, answers, request_read_timeout_seconds=self.seconds)
             self._late = 0
         except MCPError as error:
@@ -663,7 +666,7 @@ class _Server:
                         words = "its answer is not JSON-RPC"
                 else:
                     words = f"its answer is larger than {MOST_MESSAGE:,} bytes"
-                if message is None:  # the call that it may belong to fails; others continue
+                if message is None:  # only the call that it may belong to fails
                     head = re.search(rb'"id"\s*:\s*([0-9]{1,15})\b', line[:512])
                     if head is None:
                         continue
@@ -688,7 +691,7 @@ class _Server:
             async for one in messages:
                 process.stdin.write(one.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
                 await process.stdin.drain()
-        except OSError:  # it no longer reads
+        except OSError:  # the server no longer reads
             lost.set()
 
     async def _keep_errors(self, process: asyncio.subprocess.Process) -> None:
@@ -698,10 +701,10 @@ class _Server:
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, bool]]:
-    """Lines, each with True, empty ones too; of a line that is too long, only its beginning and False.
+    """Yield lines, including empty ones, each with True; for a line that is too long, its beginning and False.
 
     Raises:
-        ToolError: a line does not end.
+        ToolError: a line has more than 256 MiB.
     """
     kept, skipped = bytearray(), 0
     while part := await stream.read(1 << 16):
@@ -721,7 +724,7 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, boo
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    """End a server and what it has started: its input is closed, then it is asked, then killed."""
+    """End a server and its child processes: close its input, then send SIGTERM, then SIGKILL."""
     if process.stdin is not None:
         with suppress(OSError):
             process.stdin.close()
@@ -731,7 +734,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
         with suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(process.wait(), _GRACE)
             break
-    _tell_to_end(process, hard=True)  # what it has started
+    _tell_to_end(process, hard=True)  # its child processes
     transport = getattr(process, "_transport", None)  # asyncio waits for pipes that a grandchild may hold open
     if transport is not None:
         transport.close()
@@ -739,7 +742,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 def _tell_to_end(process: asyncio.subprocess.Process, hard: bool) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":  # it leads a group of its own
+        if os.name == "posix":  # it is the leader of its own process group
             os.killpg(process.pid, signal.SIGKILL if hard else signal.SIGTERM)
         elif hard:
             process.kill()
@@ -748,7 +751,7 @@ def _tell_to_end(process: asyncio.subprocess.Process, hard: bool) -> None:
 
 
 def _bounded_transport() -> httpx2.AsyncBaseTransport:
-    """Answers of bounded size; streams of events are bounded one by one."""
+    """A transport that limits the size of answers. In a stream of events, each event is limited instead."""
     import httpx2
 
     class Counted(httpx2.AsyncByteStream):

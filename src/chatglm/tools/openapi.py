@@ -1,20 +1,20 @@
-"""Web services as tools: each operation of an OpenAPI document, which the owner names, is one that a model may call.
+"""Makes tools from web services: a model may call each operation of an OpenAPI document that the owner names.
 
-Documents: OpenAPI 3.0 and 3.1 (https://spec.openapis.org/oas/v3.1.0), JSON or YAML; or a small YAML that says where the
-document is and what belongs to it:
+Documents are OpenAPI 3.0 and 3.1 (https://spec.openapis.org/oas/v3.1.0) in JSON or YAML; or a small YAML file with the
+place of the document and settings:
 
     document: weather.json            # or an address
     base: https://api.example.com/v1  # default: the first of the document's servers
-    headers: {Authorization: "Bearer ${WEATHER_TOKEN}"}   # of the environment; a model never sees it
+    headers: {Authorization: "Bearer ${WEATHER_TOKEN}"}   # from the environment; a model never sees it
     query: {key: "${WEATHER_KEY}"}
     only: [get_weather, "POST /reports"]
-    private: true                     # the service's name leads to an address of a private network
+    private: true                     # the service's name has an address in a private network
     seconds: 10
 
-What a model can choose is the values of an operation's parameters, and nothing else. Where requests go is settled when
-the document is read: no value adds a part to a path, no redirect is followed, and a name that leads to a private
-address is refused when it is resolved, unless the owner's own address is private. Proxies of the environment are not
-used, because they would resolve names themselves.
+A model can choose only the values of an operation's parameters. The destination of requests is fixed when the document
+is read: no value adds a part to a path, redirects are not followed, and a name with a private address is refused when
+it is resolved, unless the owner's own address is private. Proxies of the environment are not used, because they would
+resolve names themselves.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 __all__ = ["OpenAPITools", "Operation", "open_tools"]
 
 MOST_TOOLS = 100
-"""Operations of one document; `only` chooses among more."""
+"""Most operations of one document; if it has more, choose some with `only`."""
 MOST_ANSWER = 256 << 10
-"""Bytes of an answer that are read."""
-_MOST_REFUSAL = 1000  # characters of an answer that says what was wrong
+"""Most bytes of an answer that are read."""
+_MOST_REFUSAL = 1000  # most characters of an error's answer
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
 _SETTINGS = {"document", "base", "headers", "query", "only", "private", "seconds"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-# Of requests themselves, of their sender's identity, or of proxies on the way: never a model's to set.
+# Headers that a model must not set: those of HTTP itself, of the sender's identity, and of proxies.
 _HEADERS_OF_OURS = {
     "accept", "accept-encoding", "authorization", "connection", "content-encoding", "content-length", "content-type",
     "cookie", "date", "expect", "forwarded", "host", "keep-alive", "origin", "referer", "te", "trailer",
@@ -68,10 +68,10 @@ log = logging.getLogger("chatglm.tools")
 
 
 def open_tools(path: str | Path) -> OpenAPITools:
-    """`OpenAPITools.read` of a document, or of a small YAML that names one.
+    """Call `OpenAPITools.read` for a document, or for a small YAML file that names one.
 
     Raises:
-        ToolError: as `OpenAPITools.read`; or a setting is unknown.
+        ToolError: a setting is unknown or wrong. Also the errors of `OpenAPITools.read`.
         DependencyError: httpx is not installed.
     """
     data, where, _ = _fetch(path, 10.0)
@@ -104,7 +104,7 @@ class OpenAPITools(Sequence["Operation"]):
     """The operations of one service.
 
     Attributes:
-        left_out: why operations of the document are not offered as tools, by `METHOD /path`.
+        left_out: operations of the document that are not offered as tools: the reasons, by `METHOD /path`.
     """
 
     def __init__(self, operations: Sequence[Operation], service: _Service, left_out: Mapping[str, str]) -> None:
@@ -122,19 +122,20 @@ class OpenAPITools(Sequence["Operation"]):
         private: bool = False,
         seconds: float = 10.0,
     ) -> OpenAPITools:
-        """
+        """Read a document, and make its operations tools.
+
         Args:
-            source: a file, an http(s) address, or the document itself. Named by the service's user, never by a model,
-                a page or a request.
+            source: a file, an http(s) address, or the document itself. Only the user of the service may name it, never
+                a model, a page or a request.
             base: the service's address; default: the first of the document's `servers`.
-            headers, query: sent with each request; `${NAME}` in them is taken from the environment.
+            headers, query: sent with each request; `${NAME}` in them is replaced by the environment variable.
             only: names of operations, or `METHOD /path`; the others are left out.
-            private: `base` is a name that leads to an address of a private network.
-            seconds: that a call may take.
+            private: whether the name in `base` may have an address in a private network.
+            seconds: time limit of a call.
 
         Raises:
-            ToolError: the document cannot be read, or is no OpenAPI 3; there is no base; one of `only` is unknown or
-                cannot be offered; no operation, or too many, are left.
+            ToolError: the document cannot be read, or is not OpenAPI 3.0 or 3.1; there is no base; one of `only` is
+                unknown or cannot be offered; or no operations are left, or too many.
             DependencyError: httpx is not installed.
         """
         secrets: set[str] = set()
@@ -152,7 +153,7 @@ class OpenAPITools(Sequence["Operation"]):
         if base is None:
             base = _server(document, where, found_at)
         base = _base(base, where)
-        # A document from elsewhere does not decide that our own network is asked.
+        # A document from the network must not decide that requests go to a private network.
         trusted = owners or not found_at or urlsplit(found_at).hostname == urlsplit(base).hostname
         service = _Service(
             base,
@@ -188,9 +189,9 @@ class OpenAPITools(Sequence["Operation"]):
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an argument goes."""
+    """The place of an argument in the request."""
 
-    within: str  # path, query, header, cookie, property (of the body) or body (the whole of it)
+    within: str  # path, query, header, cookie, property (of the body) or body (all of it)
     name: str
     explode: bool = False
     as_json: bool = False
@@ -198,7 +199,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What an operation's request is made of."""
+    """How to make an operation's request."""
 
     method: str
     path: str
@@ -208,7 +209,7 @@ class _Shape:
 
 
 def _fetch(source: str | Path, seconds: float) -> tuple[bytes, str, str]:
-    """A document's bytes, its name, and its address if it has one."""
+    """Load a document. Returns its bytes, its name for messages, and its address; "" if it is a file."""
     if not _is_address(source):
         return read_bytes(Path(source)), str(source), ""
     httpx, address = _httpx(), str(source)
@@ -232,7 +233,7 @@ def _is_address(source: str | Path) -> bool:
 
 
 def _shown(address: str) -> str:
-    """Without what may be a secret."""
+    """An address without the parts that may be secret: user, password and query."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -295,7 +296,7 @@ def _operations(
         raise ToolError(f"{where}: has no `paths`")
     wanted = None if only is None else set(map(str, only))
     count = sum(method in item for item in paths.values() if isinstance(item, Mapping) for method in _METHODS)
-    if count > (MOST_TOOLS if wanted is None else 100 * MOST_TOOLS):  # before they are read
+    if count > (MOST_TOOLS if wanted is None else 100 * MOST_TOOLS):  # checked before the operations are read
         raise ToolError(f"{where}: {count:,} operations; choose at most {MOST_TOOLS} with `only`")
     found: list[Operation] = []
     names: set[str] = set()
@@ -431,7 +432,7 @@ class _Reading:
         self._add(name, schema, required, _Place(within, name, explode, isinstance(content, Mapping)), told)
 
     def _owners(self, name: str, within: str) -> bool:
-        """Whether the owner gives it."""
+        """Whether the owner sets this parameter (`headers`, `query`)."""
         if within == "query":
             return name in self._service.query
         return within == "header" and name.lower() in {one.lower() for one in self._service.headers}
@@ -466,7 +467,7 @@ class _Reading:
                 raise self._wrong("its form names no fields")
             self._add("body", schema, required, _Place("body", "body"), plain_text(body.get("description")))
             return kind, {}
-        # One object for everything: small models write flat calls better than nested ones.
+        # The properties become arguments of their own, because small models write flat calls better than nested ones.
         for name, inner in properties.items():
             self._add(name, inner, required and name in shown.get("required", ()), _Place("property", name))
         return kind, dict.fromkeys(shown.get("required", ()), True)
@@ -480,7 +481,7 @@ def _schema_of(content: Any) -> Any:
 
 
 class Operation:
-    """An operation as a tool. Reading (GET, HEAD) needs nobody's consent; whatever may change something does, once."""
+    """An operation as a tool. GET and HEAD need no consent; other methods may change something, and need it once."""
 
     def __init__(self, spec: ToolSpec, shape: _Shape, service: _Service) -> None:
         self._spec, self._shape, self._service = spec, shape, service
@@ -491,7 +492,7 @@ class Operation:
 
     @property
     def seconds(self) -> float:
-        """That a call may take, and a little more: the service's own time-out says more."""
+        """Time limit of a call in seconds. The service's own time-out is shorter, because its message says more."""
         return self._service.seconds + 1
 
     @property
@@ -513,10 +514,10 @@ class Operation:
         return await self._service.ask(self._shape.method, target, headers, content)
 
     def _request(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, str], bytes | None]:
-        """What follows the base, headers, and the body.
+        """Make a request. Returns the path and query after the base, the headers, and the body (None: no body).
 
         Raises:
-            ToolError: the arguments do not fit, or a value cannot be written where it belongs.
+            ToolError: the arguments are wrong, or a value cannot be written at its place.
         """
         values, problem = checked(arguments, self._spec.flat()["parameters"])
         if problem:
@@ -556,7 +557,11 @@ _FORM = _Place("query", "", explode=True)
 
 
 def _segment(name: str, value: Any) -> str:
-    """Part of a path. Many servers decode `%2F` before they look for the route, so a slash cannot be made harmless."""
+    """A part of a path. A slash is refused, because many servers decode `%2F` before they look for the route.
+
+    Raises:
+        ToolError: the value is empty, or has slashes or line breaks.
+    """
     text = ",".join(_scalar(one, name) for one in value) if isinstance(value, list) else _scalar(value, name)
     if not text or re.search(r"[/\\\x00-\x1f\x7f]", text):
         raise ToolError(f"{name} must not be empty or have slashes or line breaks, got {text!r:.60}")
@@ -603,7 +608,7 @@ def _written(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 class _Service:
-    """Connections to one service, which are used again; they live on a thread of their own."""
+    """Connections to one service, which are reused. They run in a separate thread."""
 
     def __init__(
         self,
@@ -625,12 +630,12 @@ class _Service:
     def close(self) -> None:
         self._closed = True
         if self._client is not None:
-            with suppress(Exception):  # connections that are broken already
+            with suppress(Exception):  # connections may be broken already
                 self._thread.run(self._client.aclose(), 5)
         self._thread.close()
 
     async def ask(self, method: str, target: str, headers: Mapping[str, str], content: bytes | None) -> Outcome:
-        """What the service answers; whatever goes wrong is told to the model."""
+        """Send a request to the service. Errors become an outcome for the model."""
         httpx = _httpx()
         if self._closed:
             return Outcome(f"The connection to {self._name} has been closed.", failed=True)
@@ -662,12 +667,12 @@ class _Service:
             limits = httpx.Limits(max_connections=20, max_keepalive_connections=5, keepalive_expiry=30)
             self._client = httpx.AsyncClient(
                 transport=_transport(self._private, _written([*self.query.items()]), limits),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's are not another's
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # users must not share cookies
                 timeout=self.seconds,
                 follow_redirects=False,
                 trust_env=False,
             )
-        # What is compressed can be a thousand times as large as what was counted.
+        # Compressed data may become a thousand times as large, so it would evade the size limit.
         own = {"Accept": "application/json, text/*;q=0.9, */*;q=0.1", "Accept-Encoding": "identity"}
         sent = {**own, **headers, **self.headers}
         async with self._client.stream(method, self.base + target, headers=sent, content=content) as answer:
@@ -712,7 +717,7 @@ def _decoded(answer: httpx.Response, data: bytes) -> str:
 
 
 def _is_private_name(host: str) -> bool:
-    """Whether it says by itself that it is of this machine, or of a private network."""
+    """Whether a host is clearly this machine or in a private network, without resolving it."""
     try:
         return not _is_public(host.strip("[]"))
     except ValueError:
@@ -720,9 +725,10 @@ def _is_private_name(host: str) -> bool:
 
 
 def _is_public(address: str) -> bool:
-    """
+    """Whether an IP address is in the public Internet.
+
     Raises:
-        ValueError: it is no IP address.
+        ValueError: it is not an IP address.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -735,8 +741,10 @@ def _is_public(address: str) -> bool:
 
 
 def _transport(private: bool, query: str, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
-    """Resolves a name itself and connects to the address that it has checked, so that a name cannot lead elsewhere
-    the second time it is asked for. Adds the owner's query here, behind httpx's log, which has addresses in it."""
+    """A transport that resolves a name itself, and connects to the address that it has checked. Otherwise a second
+    resolution could give another address. It also adds the owner's query, which must not be in httpx's log of
+    addresses.
+    """
     http = _httpx()
 
     class Transport(http.AsyncHTTPTransport):  # type: ignore[misc, name-defined]

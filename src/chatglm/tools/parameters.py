@@ -1,8 +1,8 @@
-"""Schemas of arguments that others wrote: made small and plain enough for a prompt, and what a model gave held to them.
+"""Makes foreign schemas of arguments small and simple enough for a prompt, and checks a model's arguments by them.
 
-What comes out has no `$ref`, no titles and no examples, is bounded in bytes, and knows `type`, `description`, `enum`,
-`const`, `default`, `format`, bounds, `properties`, `required`, `additionalProperties`, `items` and `anyOf`. It allows
-all that the original allows; the service itself refuses the rest.
+The resulting schema has no `$ref`, no titles and no examples, and its size is limited. It has only `type`,
+`description`, `enum`, `default`, `format`, bounds, `properties`, `required`, `additionalProperties`, `items` and
+`anyOf`. It allows everything that the original allows; if it allows more, the service itself refuses that.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from chatglm.schemas import pointed
 __all__ = ["checked", "plain", "plain_text", "tool_name", "word_name"]
 
 MOST_BYTES = 6 << 10
-"""Of one tool's schema as JSON."""
+"""Most bytes of one tool's schema as JSON."""
 MOST_PROPERTIES = 60
 MOST_ENUM = 60
 DESCRIPTION = 300
-"""Characters."""
+"""Most characters of a description."""
 
-# Levels below the arguments, and characters of a description: what is given up first, to be small.
+# Levels below the arguments, and characters of a description. If a schema is too large, the next pair is tried.
 _LADDER = ((8, DESCRIPTION), (8, 80), (6, 80), (4, 60), (3, 40), (3, 20), (2, 40), (2, 20), (2, 0), (1, 20), (1, 0))
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 _BOUNDS = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
 )  # fmt: skip
 _MOST_NODES = 400
-_MOST_CHAIN = 100  # `$ref`s that lead to one another
-_MOST_FOLLOWED = 2_000  # `$ref`s of one schema, each time that it is read
+_MOST_CHAIN = 100  # longest chain of `$ref`s
+_MOST_FOLLOWED = 2_000  # most `$ref`s that are followed in one schema
 _LONGEST_NAME = 64
 
 
@@ -52,7 +52,9 @@ def tool_name(text: str, taken: Collection[str]) -> str:
 
 
 def word_name(text: str, taken: Collection[str]) -> str:
-    """A parameter's name as a Python keyword, which ChatGLM3 writes it as; `filter[name]` is `filter_name`."""
+    """Convert a parameter's name to a valid keyword of a Python call, which ChatGLM3 writes; `filter[name]` becomes
+    `filter_name`.
+    """
     letters = "".join(char if f"a{char}".isidentifier() else "_" for char in text[:_LONGEST_NAME])
     name = re.sub(r"_{2,}", "_", letters).strip("_") or "value" if letters != text else text
     name = name if name.isidentifier() else f"p_{name}"
@@ -64,10 +66,10 @@ def word_name(text: str, taken: Collection[str]) -> str:
 
 
 def plain_text(text: Any, most: int = DESCRIPTION) -> str:
-    """A description on one line, without control characters, cut."""
+    """A description on one line, without control characters, cut to `most` characters; "" if it is not a text."""
     if not isinstance(text, str):
         return ""
-    # What is far beyond the cut is not worth cleaning.
+    # Text far after the cut need not be cleaned.
     words = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", " ", text[: 4 * most]).split())
     return words if len(words) <= most else words[: most - 1].rstrip() + "…"
 
@@ -76,14 +78,15 @@ def plain_text(text: Any, most: int = DESCRIPTION) -> str:
 
 
 def plain(schema: Any, root: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A schema for a prompt; as deep, and as well described, as the bytes allow.
+    """Make a schema for a prompt. It has as many levels and as long descriptions as fit into the limit.
 
     Args:
-        root: the document in which the schema's `$ref`s lead somewhere.
+        root: the document that the schema's `$ref`s refer to.
+        where: name of the tool, for errors.
 
     Raises:
-        ToolError: it is not a JSON schema, a `$ref` leads out of the document or nowhere, too many properties are
-            required, or a text is not Unicode.
+        ToolError: it is not a JSON schema, a `$ref` refers to another document or to nothing, too many properties are
+            required, a text is not Unicode, or even the shortest form is too large.
     """
     for depth, words in _LADDER:
         reader = _Plain(root, where, depth, words)
@@ -104,9 +107,11 @@ class _Plain:
         self.full = False
 
     def read(self, schema: Any, above: tuple[str, ...], depth: int) -> dict[str, Any]:
-        """
+        """Make the schema for the prompt.
+
         Args:
-            above: the `$ref`s that lead here.
+            above: the `$ref`s that were followed to this schema.
+            depth: number of levels above this schema.
         """
         schema, above, again = self._resolved(schema, above)
         if again:
@@ -140,7 +145,7 @@ class _Plain:
         return made
 
     def _resolved(self, schema: Any, above: tuple[str, ...]) -> tuple[Any, tuple[str, ...], str]:
-        """What `$ref`s lead to; or the name of what lies above already."""
+        """Follow `$ref`s. Returns the schema, the `$ref`s above it, and "", or, if it contains itself, its name."""
         beside: dict[str, Any] = {}
         begun = self._followed
         while isinstance(schema, Mapping) and isinstance(schema.get("$ref"), str):
@@ -159,7 +164,7 @@ class _Plain:
         return ({**schema, **beside} if beside and isinstance(schema, Mapping) else schema), above, ""
 
     def _together(self, schema: Mapping[str, Any], above: tuple[str, ...]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        """`allOf` as one schema: properties of all, the first word on everything else."""
+        """Merge the parts of `allOf` into one schema: properties of all parts; for other keywords, the first value."""
         parts = schema.get("allOf")
         if not isinstance(parts, list) or not parts:
             return schema, above
@@ -212,7 +217,7 @@ class _Plain:
         required = [name for name in dict.fromkeys(map(str, _list(schema.get("required")))) if name in properties]
         if len(required) > MOST_PROPERTIES:
             raise ToolError(f"{self._where}: {len(required)} required properties; at most {MOST_PROPERTIES}")
-        # A service sets what is read-only by itself.
+        # A service itself sets properties that are read-only.
         writable = [n for n, p in properties.items() if not (isinstance(p, Mapping) and p.get("readOnly") is True)]
         kept = {*required, *[name for name in writable if name not in required][: MOST_PROPERTIES - len(required)]}
         made["properties"] = {
@@ -240,10 +245,10 @@ class _Plain:
 
 
 def target(root: Mapping[str, Any], pointer: str, where: str) -> Any:
-    """What a `$ref` within a document leads to.
+    """The value in a document that a `$ref` refers to.
 
     Raises:
-        ToolError: it leads to another document, or to nothing.
+        ToolError: it refers to another document, or to nothing.
     """
     if not pointer.startswith("#"):
         raise ToolError(
@@ -264,7 +269,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number of JSON. An integer may be larger than every float."""
+    """Whether a value is a number in JSON. An integer may be too large for a float."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)
@@ -278,10 +283,13 @@ def _is_scalar(value: Any) -> bool:
 
 
 def checked(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """A call's arguments, `"3"` as 3 where a number is asked for; and what is wrong with them, "" if nothing.
+    """Check a call's arguments, and convert them where the meaning is clear, such as `"3"` to 3 for a number.
 
     Args:
-        schema: made by `plain`.
+        schema: a schema from `plain`.
+
+    Returns:
+        the arguments, and a text with what is wrong with them; "" if nothing is.
     """
     problems: list[str] = []
     value = _checked(arguments, schema, "", problems)
@@ -316,8 +324,9 @@ def _checked(value: Any, schema: Mapping[str, Any], path: str, problems: list[st
 
 
 def _checked_branches(value: Any, branches: Sequence[Any], path: str, problems: list[str]) -> Any:
-    """A value as the first branch has it that takes it as it is, else as the first that takes it: "007" is a text
-    where there may be one."""
+    """Check a value against the branches of `anyOf`. A branch that accepts it unchanged is preferred to one that
+    converts it: "007" stays a text if a text is allowed.
+    """
     fits, tries = [], []
     for branch in branches:
         wrong: list[str] = []
@@ -346,7 +355,7 @@ def _checked_object(value: Mapping[str, Any], schema: Mapping[str, Any], path: s
 
 
 def _same(one: Any, other: Any) -> bool:
-    """JSON's equality, for which true is not 1."""
+    """Whether two values are equal in JSON, where true is not 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 

@@ -1,4 +1,4 @@
-"""Pictures that a tool or a model's code made: PNG files, checked by their header before anybody gets them."""
+"""Checks the headers of pictures (PNG files) that a tool or a model's code made, before anybody gets them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def png_problem(data: bytes, side: int = LONGEST_SIDE, largest: int = LARGEST) -> str:
-    """Why a file is no picture that can be shown; "" if it is one.
+    """The reason why a file cannot be shown as a picture; "" if it can.
 
-    Read are the signature and the first chunk, IHDR, with the size in pixels (PNG, ISO/IEC 15948, 5.2 and 11.2.2).
+    It reads the signature and the first chunk, IHDR, with the size in pixels (PNG, ISO/IEC 15948, 5.2 and 11.2.2).
 
     Args:
-        side: pixels that it may have each way.
-        largest: bytes that it may have.
+        side: most pixels of width and of height.
+        largest: most bytes of the file.
     """
     if len(data) > largest:
         return f"{len(data):,} bytes; the limit is {largest:,}"

@@ -1,4 +1,4 @@
-"""Functions that are marked as tools where they are written, as in `tool_registry.py` of ChatGLM3's composite demo."""
+"""Registers functions as tools by a decorator, as in `tool_registry.py` of ChatGLM3's composite demo."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def register_tool(function: Any = None, *, consent: Consent = Consent.NEVER) -> 
         consent: how often a person is asked before it is used.
 
     Raises:
-        ToolError: it has no docstring, or cannot be a tool. `get_shell` of ChatGLM3's demo is not an error: it is left
-            out, with a warning that says why.
+        ToolError: it has no docstring, or cannot be a tool. `get_shell` of ChatGLM3's demo raises no error, but a
+            warning: it is not registered.
     """
     return (lambda given: _add(given, consent)) if function is None else _add(function, consent)
 
@@ -62,13 +62,13 @@ def _add(function: F, consent: Consent) -> F:
 
 
 def registered_in(module: str) -> dict[str, Function]:
-    """The tools that a module has marked, by name."""
+    """The tools that a module has registered, by name."""
     with _lock:
         return dict(_modules.get(module, {}))
 
 
 def forget(module: str) -> None:
-    """A module is executed again, or could not be."""
+    """Remove the tools of a module, because it is executed again, or could not be executed."""
     with _lock:
         _modules.pop(module, None)
 
@@ -86,8 +86,9 @@ def get_tools() -> dict[str, dict[str, Any]]:
 
 
 def dispatch_tool(tool_name: str, tool_params: Mapping[str, Any]) -> str:
-    """Call a registered tool. Returns its result as text, or the error. It runs one call at a time without a time
-    limit; `Toolbox` does more."""
+    """Call a registered tool. Returns its result as text, or the error. It has no time limit; use
+    `Toolbox` for more.
+    """
     tool = registered().get(tool_name)
     if tool is None:
         reason = REFUSED.get(tool_name)

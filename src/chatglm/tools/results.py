@@ -1,4 +1,4 @@
-"""What a tool returned or raised, as an outcome: text of bounded length, pictures that are PNG files."""
+"""Converts what a tool returned or raised to an outcome: text of limited length, and pictures as PNG files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ __all__ = ["as_text", "cut", "failed", "failure", "outcome_of", "shown"]
 _MOST_PICTURES = 20
 _TRUNCATED = " [TRUNCATED]"  # as in ChatGLM3's composite demo
 _MOST_TEXT = 1 << 20
-"""Characters that are made of a result before it is cut to what people get."""
+"""Most characters that are made from a result, before it is cut to the limits of the toolbox."""
 
 
 def outcome_of(value: Any) -> Outcome:
-    """What a tool returned: a text as it is; a picture (PNG bytes, Pillow's image, Matplotlib's figure); else JSON, and
-    what JSON has no form for as Python writes it. Never raises."""
+    """Convert what a tool returned: a text stays unchanged; a picture (PNG bytes, an image of Pillow, a figure of
+    Matplotlib) becomes a PNG file; other values become JSON, and, if JSON has no form for them, Python's `repr`. Never
+    raises.
+    """
     try:
         if isinstance(value, Outcome):
             return value
@@ -43,7 +45,7 @@ def failed(text: str) -> Outcome:
 
 
 def failure(error: BaseException) -> str:
-    """An exception of a tool, for the model to read. Its own text may fail to come, too."""
+    """The text of a tool's exception, for the model. Converting the exception to text may fail, too."""
     try:
         text = str(error)
     except BaseException:
@@ -52,16 +54,16 @@ def failure(error: BaseException) -> str:
 
 
 def cut(outcome: Outcome, characters: int, whole: int) -> Outcome:
-    """An outcome within bounds.
+    """Cut an outcome to its limits.
 
     Args:
-        characters: of its text, for the model.
-        whole: bytes (UTF-8) of its text for people.
+        characters: most characters of the text for the model.
+        whole: most bytes (UTF-8) of the text for people.
     """
     most = max(characters, whole) + 1
-    # What encodes to UTF-8 again: half a character cannot be sent to anyone.
+    # Replace what UTF-8 cannot encode: lone surrogates could not be sent.
     text, long = (str(part)[:most].encode("utf-8", "replace").decode() for part in (outcome.text, outcome.whole))
-    if len(text.removesuffix(_TRUNCATED)) > characters:  # what a tool has cut itself is left alone
+    if len(text.removesuffix(_TRUNCATED)) > characters:  # if the tool itself has cut the text, it stays
         text, long = text[:characters] + _TRUNCATED, long or text
     if len(long.encode()) > whole:
         long = long.encode()[:whole].decode("utf-8", "ignore") + _TRUNCATED
@@ -72,7 +74,7 @@ def cut(outcome: Outcome, characters: int, whole: int) -> Outcome:
 def _picture(value: Any) -> bytes | None:
     if isinstance(value, bytes):
         return None if png_problem(value) else value
-    # Whoever returns such an object has imported the package; we do not.
+    # A tool that returns such an object has imported the package, so it is not imported here.
     if (pillow := sys.modules.get("PIL.Image")) is not None and isinstance(value, pillow.Image):
         file = io.BytesIO()
         value.save(file, "PNG")
@@ -92,25 +94,25 @@ def _checked(data: bytes) -> bytes:
 
 
 def as_text(value: Any) -> str:
-    """A tool's result as the text of an observation, of bounded length."""
+    """A tool's result as the text of an observation, of limited length."""
     if isinstance(value, str):
         return value[:_MOST_TEXT]
     parts: list[str] = []
     length = 0
     try:
-        for part in _Encoder(ensure_ascii=False).iterencode(value):  # piece by piece: a result may be without end
+        for part in _Encoder(ensure_ascii=False).iterencode(value):  # in pieces, because a result may be endless
             parts.append(part[:_MOST_TEXT])
             length += len(part)
             if length > _MOST_TEXT:
                 break
-    except (TypeError, ValueError, RecursionError):  # a key that is not text, a cycle, a thousand lists in each other
+    except (TypeError, ValueError, RecursionError):  # a key that is not text, a cycle, deep nesting
         return shown(value, 10_000)
     return "".join(parts)
 
 
 class _Encoder(json.JSONEncoder):
     def iterencode(self, o: Any, _one_shot: bool = False) -> Any:
-        return super().iterencode(o, False)  # C's encoder would make the whole text at once
+        return super().iterencode(o, False)  # the C encoder would make the whole text at once
 
     def default(self, o: Any) -> Any:
         if dataclasses.is_dataclass(o) and not isinstance(o, type):
@@ -121,7 +123,7 @@ class _Encoder(json.JSONEncoder):
             return str(o)
         if isinstance(o, Mapping):
             return dict(o)
-        for method in ("model_dump", "tolist"):  # of pydantic's models; of arrays and their scalars
+        for method in ("model_dump", "tolist"):  # pydantic's models; arrays and their scalars
             if callable(made := getattr(type(o), method, None)):
                 return made(o)
         if isinstance(o, set | frozenset):
@@ -132,7 +134,7 @@ class _Encoder(json.JSONEncoder):
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value as Python writes it, cut. Never raises; a large list costs no more than what is shown of it."""
+    """The `repr` of a value, cut to `most` characters. Never raises. Of a large list, only the shown part is read."""
     if isinstance(value, str):
         text = repr(value[: most + 1])
     elif isinstance(value, int) and value.bit_length() > 1000:
@@ -156,7 +158,7 @@ def _listed(items: Iterable[Any], most: int, pairs: bool = False) -> str:
         if most <= 0:
             parts.append("…")
             break
-        # What is nested gets half of the room: the depth is bounded too.
+        # Nested values get half of the room, which also limits the depth.
         part = f"{shown(item[0], most // 2)}: {shown(item[1], most // 2)}" if pairs else shown(item, most // 2)
         parts.append(part)
         most -= len(part) + 2

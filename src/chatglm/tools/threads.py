@@ -1,5 +1,6 @@
-"""Where tools run: each plain function in a thread of its own, given up when its time is over; and an event loop in a
-thread, for callers that have none."""
+"""Threads for tools: each plain function runs in its own thread, which is abandoned after its time limit. Also an event
+loop in a thread, for callers without one.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ T = TypeVar("T")
 
 
 class Threads:
-    """A thread for each call. Python cannot end a thread: one whose caller has gone is abandoned, and counted until it
-    ends by itself. They are daemons: none keeps the program from ending."""
+    """Runs each call in a new thread. Python cannot end a thread: if nobody waits for it any more, it is abandoned, and
+    counted until it ends by itself. The threads are daemons, so they do not keep the program from ending.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,16 +29,17 @@ class Threads:
 
     @property
     def abandoned(self) -> int:
-        """Calls that go on although nobody waits for them."""
+        """Number of calls that still run although nobody waits for them."""
         return self._abandoned
 
     async def run(self, work: Callable[[], T]) -> T:
-        """
+        """Run a function in a new thread, and return its result.
+
         Args:
-            work: must not raise.
+            work: the function; it must not raise.
 
         Raises:
-            RuntimeError: the system has no room for another thread.
+            RuntimeError: the system cannot start another thread.
         """
         loop = asyncio.get_running_loop()
         came: asyncio.Future[T] = loop.create_future()
@@ -79,8 +82,9 @@ class Threads:
 
 
 class LoopThread:
-    """An event loop in a daemon thread, started when it is first needed. It ends when it is closed, or when nobody has
-    it any more."""
+    """An event loop in a daemon thread, which is started when it is first needed. It ends when this object is closed or
+    garbage-collected.
+    """
 
     def __init__(self, name: str = "chatglm tools") -> None:
         self._name = name
@@ -91,12 +95,12 @@ class LoopThread:
         self._given_up: weakref.finalize[[asyncio.AbstractEventLoop, int], LoopThread] | None = None
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
-        """The coroutine's result; what interrupts the waiting cancels it.
+        """Run a coroutine in the loop, and return its result. An exception during the wait cancels the coroutine.
 
         Raises:
-            RuntimeError: called from a coroutine of this very loop, which would wait for itself.
-            concurrent.futures.CancelledError: it was closed meanwhile.
-            TimeoutError: it takes longer than `seconds`.
+            RuntimeError: it was called from a coroutine in the same loop, which would wait for itself.
+            concurrent.futures.CancelledError: the loop was closed meanwhile.
+            TimeoutError: the coroutine takes longer than `seconds`. Also the errors of the coroutine.
         """
         if threading.current_thread() is self._thread:
             work.close()
@@ -109,12 +113,12 @@ class LoopThread:
             raise
 
     async def awaited(self, work: Coroutine[Any, Any, T]) -> T:
-        """`run` for coroutines of any other event loop; who is cancelled there cancels it here."""
+        """`run` for coroutines in another event loop. Cancelling the caller cancels the coroutine."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None or self._process != os.getpid():  # threads do not live on in a fork
+            if self._loop is None or self._process != os.getpid():  # a fork has no copy of the thread
                 self._loop, self._process = asyncio.new_event_loop(), os.getpid()
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
@@ -123,7 +127,7 @@ class LoopThread:
             return self._loop
 
     def close(self) -> None:
-        """End the thread; what still runs in it is cancelled."""
+        """End the thread. Coroutines that still run in it are cancelled."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
             if self._given_up is not None:
@@ -131,12 +135,12 @@ class LoopThread:
         if loop is None or thread is None or self._process != os.getpid():
             return
         _end(loop, self._process)
-        if thread is not threading.current_thread():  # else a coroutine in it closes it: it ends behind that
+        if thread is not threading.current_thread():  # else a coroutine in the loop closes it; the loop ends after that
             thread.join(timeout=5)
 
 
 def _end(loop: asyncio.AbstractEventLoop, process: int) -> None:
-    """Cancel what runs in a loop, and stop it."""
+    """Cancel everything that runs in a loop, and stop the loop."""
 
     async def end() -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -145,7 +149,7 @@ def _end(loop: asyncio.AbstractEventLoop, process: int) -> None:
         await asyncio.wait(others, timeout=1) if others else None
         loop.stop()
 
-    if process == os.getpid():  # the thread is not in a fork
+    if process == os.getpid():  # in a fork, there is no such thread
         asyncio.run_coroutine_threadsafe(end(), loop)
 
 

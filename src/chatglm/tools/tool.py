@@ -1,4 +1,4 @@
-"""What a model may call, whoever runs it: its description, whether people are asked first, what comes of a call."""
+"""The interface of a tool: its description, whether a person is asked before a call, and the result of a call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcome:
         text: text for the model, cut to the limit of the toolbox.
         whole: text for people; "" if it equals `text`.
         pictures: PNG files, checked.
-        files: names of files that were made, beneath the conversation's folder.
+        files: names of the files that were made, as paths in the conversation's folder.
         failed: whether the call failed; `text` says why.
         seconds: duration of the call.
     """

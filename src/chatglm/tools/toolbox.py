@@ -1,12 +1,12 @@
-"""What a model may call, and the one place that runs a call.
+"""`Toolbox`: the tools that a model may call. Only this module runs calls.
 
-A call is checked, a person is asked where that is wanted, and its time is limited. Its result is always an
-`Outcome`: text that a prompt has room for, or what went wrong, for the model to read. A tool that hangs, crashes or
-answers without end harms neither the dialogue nor other tools.
+A call is checked, a person is asked if the tool requires it, and the time is limited. The result is always an
+`Outcome`: text of limited length, or the error, which the model can read. A tool that hangs, crashes or returns an
+endless result harms neither the dialogue nor other tools.
 
-What is not held: a Python function runs in this process with all rights of this program, and what it prints goes where
-the program's own output goes. Its thread cannot be ended when its time is over, only given up. A coroutine function
-runs in the caller's event loop and must not block it.
+There are limits to this protection. A Python function runs in this process with all rights of this program, and its
+output goes to the program's own output. Its thread cannot be ended after the time limit, only abandoned. A coroutine
+function runs in the caller's event loop and must not block it.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ Permit = Callable[[ToolCall, Tool], Awaitable[bool]]
 
 _MOST_ABANDONED = 8
 _MOST_CALLS = 32
-"""Of one turn."""
+"""Most calls of one turn."""
 _GRACE = 1.0
-"""Seconds that a coroutine has to end once it is cancelled."""
+"""Seconds that a coroutine has to end after it was cancelled."""
 
 
 _CLOSED = "The tools have been closed."
 
 
 class _Shared:
-    """What a box and those made of it have in common."""
+    """State that a box shares with the boxes made from it."""
 
     def __init__(self) -> None:
         self.threads = Threads()
         self.loop = LoopThread()
-        self.held = contextlib.ExitStack()  # what the tools hold: connections, programs
+        self.held = contextlib.ExitStack()  # connections and programs of the tools
         self.closed = False
 
 
@@ -81,6 +81,7 @@ class Toolbox:
 
         Raises:
             ToolError: a function cannot be a tool, or two have the same name.
+            InputError: a number is not above 0.
             DependencyError: pydantic is not installed.
         """
         if seconds <= 0 or characters < 1 or whole < 1 or together < 1:
@@ -90,7 +91,9 @@ class Toolbox:
         self._shared, self._owner = _Shared(), True
         self._granted: set[str] = set()
         self.refused: dict[str, str] = {}
-        """What `open` found and does not offer, and why: tools, operations of a service, servers that did not start."""
+        """Names of what `open` found but does not offer, with the reasons: tools, operations of a service, servers that
+        did not start.
+        """
         self._add(tools)
 
     def _add(self, tools: Sequence[Tool | Callable[..., Any]]) -> None:
@@ -133,8 +136,12 @@ class Toolbox:
         return tuple(tool.spec for tool in self._tools.values())
 
     def also(self, *tools: Tool | Callable[..., Any]) -> Toolbox:
-        """A box for one conversation, with additional tools, such as the conversation's interpreter,
-        and with its own permissions. It ends with the original box; closing it does nothing."""
+        """A box for one conversation, with additional tools, such as the conversation's interpreter, and with its own
+        permissions. It is closed together with the original box; its own `close` does nothing.
+
+        Raises:
+            ToolError: a function cannot be a tool, or two tools have the same name.
+        """
         made = Toolbox(
             (), seconds=self._seconds, characters=self._characters, whole=self._whole, together=self._together
         )
@@ -151,7 +158,9 @@ class Toolbox:
 
     def tool(self, name: str) -> Tool | None:
         """The tool of this name. Spaces around it, `functions.` in front of it, and upper or lower case do not
-        matter, if only one tool can be meant. The interpreter is also called `python`, as GLM-4 does."""
+        matter, if only one tool can be meant. `python`, GLM-4's name for the interpreter, means the interpreter, too.
+        None: there is no such tool.
+        """
         if found := self._tools.get(name):
             return found
         if len(name) > 200:
@@ -165,7 +174,7 @@ class Toolbox:
         return meant[0] if len(meant) == 1 else None
 
     async def call(self, asked: ToolCall, permit: Permit | None = None) -> Outcome:
-        """Carry out a call. Any failure becomes an outcome, which the model can read.
+        """Carry out a call. Any error becomes an outcome, which the model can read.
 
         Args:
             permit: asks a person, if the tool's consent requires it; without it the call of such a tool is refused.
@@ -197,7 +206,7 @@ class Toolbox:
                 else:
                     made.append(asyncio.ensure_future(within(*ready)))
             if running := [one for one in made if isinstance(one, asyncio.Task)]:
-                # To await one would pass a cancellation on to that one alone, and let others begin in its place.
+                # Awaiting a single task would cancel only that task, and others would begin in its place.
                 await asyncio.wait(running)
             return [one if isinstance(one, Outcome) else one.result() for one in made]
         finally:
@@ -206,17 +215,17 @@ class Toolbox:
                     task.cancel()
 
     def call_now(self, asked: Sequence[ToolCall], permit: Permit | None = None) -> list[Outcome]:
-        """`call_all` for callers without an event loop: it runs in a loop of the box, in a thread."""
+        """`call_all` for callers without an event loop: it runs in an event loop of the box, in a thread."""
         if not self._shared.closed:
             with contextlib.suppress(concurrent.futures.CancelledError):  # it was closed meanwhile
                 return self._shared.loop.run(self.call_all(asked, permit))
         return [failed(_CLOSED) for _ in asked]
 
     async def _ready(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
-        """The tool and checked arguments of a call that may be carried out; or why it may not."""
+        """The tool and the checked arguments of a call; or, if it must not be carried out, the reason as an outcome."""
         try:
             return await self._permitted(asked, permit)
-        except (Exception, SystemExit) as error:  # of a check of a user's own type, or of a call that is none
+        except (Exception, SystemExit) as error:  # of a check in a user's own type, or of an object that is not a call
             return failed(failure(error))
 
     async def _permitted(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
@@ -230,7 +239,7 @@ class Toolbox:
             return failed(f"Arguments of {name} are not a JSON object; they may have been cut short.")
         if problem := too_large(asked.arguments):
             return failed(f"Arguments of {name} are {problem}.")
-        arguments = copy.deepcopy(dict(asked.arguments))  # what is permitted is what runs, whoever has the call
+        arguments = copy.deepcopy(dict(asked.arguments))  # a permitted call cannot be changed before it runs
         try:  # before a person is asked
             if isinstance(tool, Function):
                 arguments = tool.bind(arguments)
@@ -292,7 +301,7 @@ class Toolbox:
     def _cut(self, outcome: Outcome) -> Outcome:
         try:
             return cut(outcome, self._characters, self._whole)
-        except Exception as error:  # an outcome of a tool that has no text, or no list of pictures
+        except Exception as error:  # a tool's outcome without a text or a list of pictures
             return failed(failure(error)[: self._characters])
 
     def close(self) -> None:

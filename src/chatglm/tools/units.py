@@ -1,4 +1,4 @@
-"""Amounts of one unit in another: length, mass, area, volume, time, speed, data, energy, temperature."""
+"""Converts units: length, mass, area, volume, time, speed, data, energy, temperature."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["convert"]
 
-# Each paragraph: how many of its first unit a unit is, and its names.
+# A line has a unit's size, in the first unit of its paragraph, and the unit's names.
 _TABLE = """
 1 m 米 公尺 meter meters metre metres
 1e3 km 公里 千米 kilometer kilometers kilometre kilometres
@@ -86,12 +86,12 @@ _DEGREES = {
     **dict.fromkeys(("°F", "F", "℉", "华氏度", "fahrenheit"), "F"),
     **dict.fromkeys(("K", "开尔文", "开", "kelvin"), "K"),
 }
-# One degree in kelvin, and what is added before.
+# Size of one degree in kelvin, and the number that is added before the multiplication.
 _SCALES = {"C": (1.0, 273.15), "F": (5 / 9, 459.67), "K": (1.0, 0.0)}
 
 
 def _units(table: str) -> dict[str, tuple[float, int]]:
-    """By name: its factor, and the number of what it measures."""
+    """For each name of a unit: its factor, and the number of the quantity that it measures."""
     found: dict[str, tuple[float, int]] = {}
     for number, paragraph in enumerate(table.strip().split("\n\n")):
         for line in paragraph.splitlines():
@@ -104,10 +104,12 @@ _UNITS = _units(_TABLE)
 
 
 def convert(amount: float, source: str, target: str) -> int | float:
-    """An amount of one unit in another, to six digits. Units go by their Chinese and English names and their signs.
+    """Convert an amount from one unit to another, rounded to six digits. Units have Chinese names, English names and
+    symbols.
 
     Raises:
-        ValueError: a unit is unknown, they measure different things, or the value is no temperature or too large.
+        ValueError: a unit is unknown, the units measure different quantities, or the value is too large or an
+            impossible temperature.
     """
     if (old := _found(_DEGREES, source)) and (new := _found(_DEGREES, target)):
         kelvin = (amount + _SCALES[old][1]) * _SCALES[old][0]
@@ -135,7 +137,9 @@ def _unit(name: str) -> tuple[float, int]:
 
 
 def _found(table: dict[str, Any], name: str) -> Any:
-    """By its name as it is written; else whatever the case of its letters, where that is one unit (KM, not mB)."""
+    """Look a name up as it is written; if it is not there, in any case of letters, if only one unit matches (KM, not
+    mB). None: it is unknown.
+    """
     name = name.strip()
     if name in table:
         return table[name]

@@ -59,7 +59,7 @@ choices.
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Choices for a blank.
+    """A blank in a context, and the choices for it.
 
     Attributes:
         label: index of the right choice.
@@ -73,7 +73,7 @@ class Question:
 
     @classmethod
     def from_dict(cls, row: Any, where: str = "") -> Question:
-        """From GLM's `{"inputs_pretokenized", "choices_pretokenized", "label"}`, or `{"context" or "question",
+        """Read GLM's `{"inputs_pretokenized", "choices_pretokenized", "label"}`, or `{"context" or "question",
         "choices", "label" or "answer"}`. Context and question may both be given: the question is on the next
         line. A label is an index, the choice itself, or its letter.
 
@@ -157,7 +157,7 @@ def cloze_examples(
         blank: another marker, used like `[MASK]`; default: those of `MARKERS`.
 
     Raises:
-        InputError: more than one marker, or a choice without a token.
+        InputError: there is more than one marker, or a choice has no token.
     """
     before, marker, after = _split(context, blank, where)
     # A space before a choice is part of its first piece.
@@ -237,7 +237,7 @@ def score_choices(
         batch_size: number of choices that pass through the model at a time; does not change the scores.
 
     Raises:
-        InputError: more than one blank, or an empty choice.
+        InputError: there is more than one blank, or a choice is empty.
         NumericalError: the model's scores are NaN or infinite.
     """
     examples = cloze_examples(tokenizer, context, choices, blank=blank)

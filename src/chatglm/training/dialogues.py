@@ -79,14 +79,14 @@ def read_dialogues(
     """Read dialogues one by one, from files of any size.
 
     Args:
-        paths: .json (a list, an object with a list in it, or JSON lines after all), .jsonl, .csv, .tsv or .parquet; or
+        paths: .json (a list, an object with a list in it, or JSON lines), .jsonl, .csv, .tsv or .parquet files, or
             folders of them.
         skipped: bad rows are added to it and left out; without it they are errors. A syntax error in a .json file is
             always an error, because the rest cannot be read.
         columns: {"prompt": …, "response": …, "history": …}: the names of these columns in the data.
 
     Raises:
-        InputError: a file that cannot be read, or a bad row, "file:line: field: what is wrong".
+        InputError: a file cannot be read, or a row is bad; the message is "file:line: field: what is wrong".
     """
     names = check_columns(columns)
     for file in data_files(paths):
@@ -98,7 +98,7 @@ def read_dialogues(
                 dialogue = dialogue_of(row, where, names)
             except (InputError, RecursionError) as error:
                 said = str(error) if isinstance(error, InputError) else "nested too deep to be a dialogue"
-                reason = said.encode("utf-8", "backslashreplace").decode()  # it may quote bytes that are no text
+                reason = said.encode("utf-8", "backslashreplace").decode()  # it may quote bytes that are not valid text
                 if skipped is None:
                     raise InputError(f"{where}: {reason}") from None
                 skipped.append(BadRow(where, reason))

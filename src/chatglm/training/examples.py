@@ -63,7 +63,7 @@ class Tally:
         examples: sequences made from them.
         tokens: inputs in these.
         learned: positions from which something is learned.
-        cut: dialogues over the limit, in which some turns lost rounds in front of them, or turns were left out.
+        cut: dialogues over the limit: rounds in front of some turns, or turns themselves, were left out.
         lost: assistant turns that are not learned because they do not fit, even with only their own round in front.
         silent: dialogues from which nothing is learned.
         forms: number of dialogues by the form in which they were written.
@@ -130,8 +130,8 @@ def encode(
         loss: which turns are learned, see `Loss`. Some formats cannot extend a prompt by further turns (ChatGLM-6B,
             ChatGLM2, CharacterGLM). There each turn needs a pass of its own, so `all` and `split` are the same.
         max_length: the most positions of an example.
-        one_pass: for ChatGLM2 and CharacterGLM: learn all turns in one pass nevertheless. Later turns then see stop ids
-            in the history, which do not occur in inference.
+        one_pass: for ChatGLM2 and CharacterGLM: learn all turns in one pass nevertheless. Then the history of later
+            turns has stop ids, which do not occur in inference.
         tally: counts are added to it.
 
     Raises:
@@ -341,7 +341,7 @@ def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[in
     cost is linear. The same lengths give the same rows.
 
     Args:
-        lengths: of the examples, in their order.
+        lengths: lengths of the examples, in their order.
         window: number of examples that are sorted at a time. More fill the rows better.
 
     Raises:
@@ -369,9 +369,9 @@ def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[in
 class Collator:
     """Collects rows into a batch for training: `model(**batch)`.
 
-    The examples of a row are concatenated. Position numbers that begin again at 0 tell the model that examples do not
-    see each other. Padding is on the right and continues the last example, which cannot see it; so a causal model needs
-    no mask for rows of one example.
+    The examples of a row are concatenated. Where position numbers begin again at 0, the model begins a new example,
+    which does not attend to others. Padding is on the right and continues the last example, whose tokens do not attend
+    to it; so a causal model needs no mask for rows of one example.
 
     Args:
         pad_id: any id; nothing is learned from it.
@@ -388,7 +388,7 @@ class Collator:
         """`input_ids` (B, S), `position_ids` (B, S) or with two rows (B, 2, S), `shift_labels` (B, S), all int64.
 
         Raises:
-            InputError: no rows, rows of different kinds, or one longer than `length`.
+            InputError: there are no rows, rows are of different kinds, or one is longer than `length`.
         """
         parts = [[row] if isinstance(row, Example) else list(row) for row in rows]
         kinds = {len(example.positions) for row in parts for example in row}

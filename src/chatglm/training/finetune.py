@@ -1,4 +1,4 @@
-"""`finetune`: trains a model on dialogues and writes the result. `train` is the part that `pretrain` uses too.
+"""`finetune`: trains a model on dialogues and writes the result. `pretrain` uses the part `train`, too.
 
 The folder of a run:
 
@@ -205,8 +205,8 @@ def to_stderr(args: TrainingArguments) -> Say:
 def opened(
     settings: Settings, resume: bool | str | Path, overwrite: bool, say: Say | None
 ) -> Iterator[tuple[TrainingArguments, Path | None, Say]]:
-    """Check and lock the folder of a run; gives its arguments, the checkpoint to resume from, and the receiver of
-    messages.
+    """Check and lock the folder of a run; yields the arguments, the checkpoint to resume from (None: none), and the
+    receiver of messages.
 
     Raises:
         InputError, CheckpointError, OutputError, DependencyError: see `finetune`.
@@ -349,6 +349,10 @@ def train(
         data: identifies these rows, for resuming.
         start: a checkpoint to continue from.
         overwrite, say: see `finetune`.
+
+    Raises:
+        InputError: there is no evaluation data for `eval_strategy`, the data differs from the run to resume, or there
+            are fewer rows than a batch has. Also the errors of `finetune`.
     """
     output = settings.output
     if held_out is None and args.eval_strategy != "no":

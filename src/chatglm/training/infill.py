@@ -7,12 +7,11 @@ and the blank's tokens, and predicts the blank's tokens and `<eop>`. One of thre
 |-----------|-----------------------------------------------------------|-----------|--------------------------------|
 | spans     | short spans, Poisson lengths, 15 % of the text            | `[MASK]`  | to understand                  |
 | sentences | whole sentences, 15 % of the text                         | `[sMASK]` | to write what fits in between  |
-| documents | its end, or one long span, at least half of it by default | `[gMASK]` | to write on, and long passages |
+| documents | its end, or one long span, at least half of it by default | `[gMASK]` | to continue, and long passages |
 
 ChatGLM-6B reads the source in both directions and has two rows of positions. The first row is the place in the source;
-for a target it is the place of its mask. The second row is the place in the blank, and 0 in the source. Blanks come in
-random order, and a blank sees those that come before it. The attention mask follows from the positions
-(`models/glm.py`).
+for a target it is the place of its mask. The second row is the place in the blank, and 0 in the source. Blanks are in
+random order, and a blank attends to those before it. The attention mask follows from the positions (`models/glm.py`).
 
 ChatGLM2, ChatGLM3 and GLM-4 read from left to right with one row of positions. Their pre-training is not published;
 only their vocabularies, which have all five tokens, and their prompts, which begin with `[gMASK] sop`, are known. So
@@ -70,15 +69,15 @@ class InfillSettings:
         min_document_ratio: the smallest share of a document that is generated (`gpt_min_ratio`).
         suffix_share: share of documents whose end is generated. In the others a long span with text on both sides is
             generated (`gpt_infill_prob`). If a sample holds several documents, its end is always generated.
-        block_mask_share: in the task of spans, share of the input tokens that are hidden from the model, so that it
-            must do without the words before (`block_mask_prob`). Needs the token `<dBLOCK>`, which only ChatGLM-6B's
+        block_mask_share: in the task of spans, share of the input tokens of targets that are hidden, so that the model
+            must predict without them (`block_mask_prob`). Needs the token `<dBLOCK>`, which only ChatGLM-6B's
             vocabulary has.
         short_share: share of texts that are cut in two at a random place, so that short texts occur (`short_seq_prob`).
         shuffle_spans: blanks in random order, ChatGLM-6B only (`shuffle_blocks`).
         task_masks: False: `[MASK]` for every task (`task_mask`).
-        multi_document: short documents share one sample and see each other, as in the reference. Each ends with its
-            stop id, and spans are drawn in each document separately. False: they are packed, each as a sample of its
-            own.
+        multi_document: short documents share one sample and attend to each other, as in the reference. Each ends with
+            its stop id, and spans are drawn in each document separately. False: they are packed, each as a sample of
+            its own.
     """
 
     span_share: float = 1.0
@@ -130,12 +129,12 @@ def _between(value: object, low: float, high: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """The control ids that infilling uses.
+    """The ids of control tokens for infilling.
 
     Attributes:
         mask, sentence_mask, document_mask: `[MASK]`, `[sMASK]`, `[gMASK]`.
         start, stop: `<sop>` and `<eop>`, around a blank's tokens.
-        end: ends a text, and an answer in a dialogue.
+        end: the id that ends a text, and an answer in a dialogue.
         block: `<dBLOCK>`, which replaces a hidden token; None if the vocabulary lacks it.
         two_rows: use ChatGLM-6B's positions and order.
     """
@@ -178,7 +177,8 @@ class Infiller:
         ends: which ids end a sentence (`sentence_ends`); needed if `settings.sentence_share` is not 0.
 
     Raises:
-        UnsupportedError: `block_mask_share` with a vocabulary that has no `<dBLOCK>`.
+        UnsupportedError: `block_mask_share` is used, but the vocabulary has no `<dBLOCK>`.
+        InputError: `sentence_share` is used without `ends`.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Infiller:
         self.symbols, self.settings = symbols, settings
         self._ends = ends
         lengths = np.arange(1, settings.max_span + 1)
-        # Poisson pmf up to a factor: λ^l / l!, by logarithms, as both grow large.
+        # Poisson pmf up to a factor: λ^l / l!, computed with logarithms, because both grow large.
         logs = lengths * math.log(settings.mean_span) - np.cumsum(np.log(lengths))
         self._cdf = np.cumsum(np.exp(logs - logs.max()))
         self._mean = float((lengths * np.diff(self._cdf, prepend=0)).sum() / self._cdf[-1])
@@ -274,7 +274,7 @@ class Infiller:
         """Draw spans that do not touch; returns starts and lengths (k,), in the order of the text.
 
         Lengths are drawn until they reach the ratio. Every placement is equally likely: if m tokens stay in the source,
-            the spans go into k different ones of its m + 1 gaps.
+        the spans go into k different ones of its m + 1 gaps.
         """
         longest = max(1, min(self.settings.max_span, n // 2))
         cdf = self._cdf[:longest] / self._cdf[longest - 1]

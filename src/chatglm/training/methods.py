@@ -210,7 +210,7 @@ def write_weights(
 
 
 def read_weights(model: Any, folder: Path) -> bool:
-    """Load a P-tuning state that `write_weights` wrote into the model; False if it was not trained by P-tuning."""
+    """Load the P-tuning state that `write_weights` wrote. Returns False if the model has none or is a PEFT model."""
     if _is_peft(model) or not model.config.pre_seq_len:
         return False
     state = torch.load(folder / _PREFIX_FILE, map_location="cpu", weights_only=True)

@@ -42,7 +42,7 @@ def pretrain(
 ) -> Result:
     """Train `settings.model`, or a fresh model of `settings.config`, to fill blanks in `data_config.train_file`.
 
-    Arguments, result and errors: see `finetune`. Besides:
+    Arguments, result and errors are those of `finetune`. Also:
 
     Raises:
         CheckpointError: the configuration or the tokenizer of a fresh model is missing, or they do not fit together.
@@ -106,6 +106,7 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
 
     Raises:
         CheckpointError: one of them is missing, or they do not fit together (TokenizerError).
+        InputError: `method` is not `full` for a new model.
     """
     if settings.config is None:
         base = settings.base

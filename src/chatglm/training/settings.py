@@ -132,7 +132,7 @@ class Texts:
 
 _PEFT: dict[str, type[Lora] | type[Prefix]] = {"LORA": Lora, "PREFIX_TUNING": Prefix}
 _OF_METHOD: dict[str, type[Lora] | type[Prefix]] = {"lora": Lora, "ptuning": Prefix}
-# Settings that PEFT's own prefix tuning needs. Here they follow from the model.
+# Settings that PEFT's own prefix tuning needs. Here they are known from the model.
 _FOLLOWS = ("task_type", "num_attention_heads", "token_dim", "num_layers", "inference_mode")
 
 
@@ -143,17 +143,17 @@ class Settings:
 
     Attributes:
         model: the checkpoint's folder or repository id; default: the bundled demo model.
-        config: pre-training a fresh model: its config.json, in place of `model`.
-        tokenizer: pre-training a fresh model: a folder or repository id with its tokenizer.
+        config: config.json of a new model, instead of `model` (only for pre-training).
+        tokenizer: folder or repository id of a new model's tokenizer (only for pre-training).
         method: full, lora, ptuning or freeze.
         loss: `all` learns every assistant turn, in one pass if the format allows it; `last` only the last one; `split`
             learns every turn in a separate pass.
         one_pass: use one pass for ChatGLM2 and CharacterGLM, too (see `examples.encode`).
         max_length: longest example in tokens; default: `max_input_length + max_output_length + 1`, else 1024.
-        packing: short examples share a row without seeing one another.
+        packing: short examples share a row, but do not attend to one another.
         skip_bad_rows: leave rows out that cannot be read, and list them.
         trainable_layers: with `freeze`: number of blocks at the end that are trained.
-        dtype: type of the frozen weights; auto: with adapters that of the computation (bf16, fp16), else float32.
+        dtype: type of the frozen weights; auto: with adapters the type of the computation (bf16, fp16), else float32.
         save_dtype: type of the weights written at the end; auto: the checkpoint's own.
         predict_with_generate: at every evaluation, also generate answers and score them (Rouge, BLEU).
         generation_samples: number of generated answers.
@@ -198,7 +198,7 @@ class Settings:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Settings:
-        """From a YAML file, an official one or a saved `settings.yaml`.
+        """Read a YAML file: an official one or a saved `settings.yaml`.
 
         Raises:
             InputError: it is not YAML, or a value does not fit; names file and key.
@@ -255,7 +255,7 @@ class Settings:
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """The tree for YAML; `from_dict` gives the same settings back."""
+        """The tree for YAML; `from_dict` reads it again."""
         data = dataclasses.asdict(self)
         del data["notes"]
         if self.peft_config is not None:
@@ -281,7 +281,7 @@ class Settings:
 
 
 def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """A YAML file's mapping.
+    """Read a YAML file that contains a mapping.
 
     Raises:
         InputError: there is no such file, or it is not YAML, or not a mapping.

@@ -91,7 +91,7 @@ class _Lines:
     """Lines of a UTF-8 file with their line ends, as `csv` needs them.
 
     Attributes:
-        number: of the last line that was read.
+        number: number of the last line that was read.
     """
 
     def __init__(self, file: Path, opened: Any) -> None:
@@ -131,7 +131,7 @@ def _value(name: str, cell: Any, nested: Collection[str]) -> Any:
         try:
             return json.loads(cell)
         except (ValueError, RecursionError):
-            pass  # a text that begins with a bracket
+            pass  # it is a text that begins with a bracket
     return cell
 
 

@@ -2,7 +2,7 @@
 
 A `.txt` file is one document, or holds documents between empty lines, or one document in each line. A `.jsonl` file has
 one document in each row's `"text"`. The ids of all documents are stored one after the other in one file, and each
-document ends with the id that ends a text. So training can read any place of data that are much larger than memory.
+document ends with the id that ends a text. So training can use data that are much larger than memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def text_files(paths: Paths) -> list[Path]:
 
 
 def read_texts(paths: Paths, *, split: Split = "file", field: str = "text") -> Iterator[Text]:
-    """Read documents one by one; only one is in memory. Blank documents are left out.
+    """Read documents one by one; only one is in memory. Documents without text are left out.
 
     Args:
         split: where documents of .txt files end, see `Split`. In .jsonl files every line is a document.
@@ -170,17 +170,17 @@ class Documents(Sequence[Ids]):
         field: str = "text",
         progress: Callable[[int, int], None] | None = None,
     ) -> Documents:
-        """The documents of files. They are tokenised, unless `folder` has the ids of these files by this tokenizer
-        already.
+        """Tokenise the documents of files, unless `folder` has their ids by this tokenizer already.
 
-        A killed run leaves nothing that a later run would read. Several processes may prepare the same files at once.
+        If the process is killed, a later run does not read incomplete results. Several processes may prepare the same
+        files at once.
 
         Args:
-            folder: for all prepared texts. Each set of files gets a subfolder.
+            folder: folder for all prepared texts. Each set of files gets a subfolder.
             progress: called from time to time with the numbers of documents and of tokens so far.
 
         Raises:
-            InputError: as `read_texts`; or there is no document.
+            InputError: there is no document. Also the errors of `read_texts`.
         """
         files = text_files(paths)
         key = _fingerprint(files, tokenizer, split, field)
@@ -228,10 +228,10 @@ class Documents(Sequence[Ids]):
         """Draw whole documents for evaluation; returns (the others, the drawn ones).
 
         Args:
-            share: of the documents to draw; at least one is drawn.
+            share: share of the documents that are drawn; at least one is drawn.
 
         Raises:
-            InputError: one of the two sides would be empty.
+            InputError: `share` is not between 0 and 1, or there are fewer than two documents.
         """
         if not 0 < share < 1 or len(self) < 2:
             raise InputError(
@@ -303,7 +303,7 @@ class InfillRows(Dataset[list[Example]]):
 
     Args:
         length: the most positions of a row.
-        seed: for the assignment of texts to rows, and for all blanks.
+        seed: seed for the assignment of texts to rows, and for all blanks.
 
     Raises:
         InputError: `length` has no room for a text, or the seed is negative.

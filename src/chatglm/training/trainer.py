@@ -183,8 +183,8 @@ class _Flow(TrainerCallback):  # type: ignore[misc]
 
 @functools.cache
 def _leave_group_at_exit() -> None:
-    """Leave the process group before Python ends. Nothing else does this. Threads still serve the group then, so the
-    C++ library sometimes aborts the process ("terminate called without an active exception").
+    """Leave the process group before Python ends, which nothing else does. Otherwise threads still serve the group at
+    that time, and the C++ library sometimes aborts the process ("terminate called without an active exception").
     """
 
     def leave() -> None:
@@ -198,7 +198,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     """Trains a model of the family on rows of examples.
 
     Args:
-        model: its weights to train require a gradient; a PEFT model or our own.
+        model: a PEFT model or a model of this package. The weights to train require a gradient.
         args: see `arguments_of`.
         rows: item i is the list of examples that share row i. Rows that change with the epoch have `set_epoch`.
         collator: makes a batch from rows.
@@ -224,7 +224,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         self._order = _Order(len(rows), length, seed, args.train_sampling_strategy != "sequential")
         if held_out is not None:
             count = _full(len(held_out), args.eval_batch_size, args.world_size)
-            if args.dataloader_drop_last:  # the loader would drop a batch that is not full, and every row counts
+            if args.dataloader_drop_last:  # the loader would drop a batch that is not full, but no row may be missing
                 count = math.ceil(count / args.eval_batch_size) * args.eval_batch_size
             held_out = _Filled(held_out, count)
         super().__init__(
@@ -236,7 +236,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
             callbacks=[_Flow(self._order, rows), *callbacks],
         )
         self.remove_callback(PrinterCallback)
-        assert isinstance(self.callback_handler.callbacks[0], DefaultFlowCallback)  # our callback uses its decisions
+        assert isinstance(self.callback_handler.callbacks[0], DefaultFlowCallback)  # it must run before `_Flow`
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch
         self._rows_of_step: list[str] = []
         self._counted = torch.zeros(2, dtype=torch.long)  # all and learned tokens of all processes, since the last log
@@ -246,14 +246,14 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
             _leave_group_at_exit()
 
     def try_optimizer(self) -> None:
-        """Make the optimizer that the arguments name, before anything on disk is changed.
+        """Make the optimizer before anything on disk is changed, to report errors early.
 
         Raises:
             DependencyError: it needs a package that is not installed.
             InputError: it refuses a value.
         """
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return  # these make it from the wrapped model
+            return  # these make the optimizer from the wrapped model
         try:
             self.create_optimizer()
         except ImportError as error:
@@ -339,7 +339,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._order
 
-    # Evaluation: the mean over all learned tokens, each once, whatever the batches and processes
+    # Evaluation: the mean over all learned tokens. Each counts once, for any batch size and number of processes
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -458,11 +458,11 @@ def check_checkpoint(folder: Path) -> None:
 
 
 def check_steps(folder: Path, args: TrainingArguments) -> bool:
-    """Check that a run continues from this checkpoint with steps of as many rows. With others it would skip some rows
-    of the epoch, and learn some again.
+    """Check that the run's steps have as many rows as those before this checkpoint. Otherwise some rows of the epoch
+    would be skipped, and others learned twice.
 
     Returns:
-        False if the checkpoint is of an earlier release, which did not record it.
+        False if this is unknown, because an earlier release wrote the checkpoint.
 
     Raises:
         InputError: a step would have more or fewer rows.

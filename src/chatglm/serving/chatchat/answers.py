@@ -1,4 +1,4 @@
-"""Answers from bases in the form of Langchain-Chatchat 0.3: `docs` first, and chunks that OpenAI's clients read."""
+"""Answers from bases in the form of Langchain-Chatchat 0.3: OpenAI's chunks, the first of which has `docs`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ __all__ = ["Asked", "answer_files", "answer_kb", "bases_for", "references"]
 
 @dataclass(frozen=True)
 class Asked:
-    """
+    """A question for a base.
+
     Attributes:
         mode: local_kb, temp_kb or search_engine.
-        name: of the base, or the id of a temporary one.
-        top_k: maximum number of hits. distance: hits with a larger distance are left out.
-        model: "" or None: the first.
-        most: tokens of the answer at most.
-        direct: what is found is the answer, and no model is asked.
+        name: name of the base, or the id of a temporary one.
+        top_k: maximum number of hits.
+        distance: hits with a larger distance are left out (0 to 2); None: no limit.
+        model: name of a served model; "" or None: the first.
+        most: maximum number of tokens of the answer; 0 or None: no limit but the model's.
+        direct: return only the hits, without a model's answer.
     """
 
     mode: str
@@ -56,9 +58,11 @@ class Asked:
     direct: bool = False
 
     def check(self) -> None:
-        """
+        """Check the mode and the prompt.
+
         Raises:
-            NotOfferedError, InputError: it cannot be asked so.
+            NotOfferedError: the mode is search_engine.
+            InputError: the prompt is unknown.
         """
         if self.mode == "search_engine":
             raise NotOfferedError(
@@ -73,7 +77,7 @@ class Asked:
 
 
 async def bases_for(service: Service, request: Request, temporary: Temporary, mode: str, name: str) -> Bases | None:
-    """The bases to ask; None: there are none that the caller may read."""
+    """The base to search, as `Bases`; None: there is none of this name that the caller may read."""
     caller = caller_of(request)
     shelf_of(service)
 
@@ -90,7 +94,7 @@ async def bases_for(service: Service, request: Request, temporary: Temporary, mo
 
 
 def references(request: Request, documents: FromDocuments, base: str) -> list[str]:
-    """`docs` of an answer: its passages, with the numbers that the answer has for them."""
+    """`docs` of an answer: its passages, with the numbers by which the answer cites them."""
     found = [reference(request, base, each.n, each.file, each.text) for each in documents.passages]
     return found or [NOTHING_FOUND]
 
@@ -98,12 +102,12 @@ def references(request: Request, documents: FromDocuments, base: str) -> list[st
 async def begin(
     service: Service, request: Request, asked: Asked, bases: Bases
 ) -> tuple[FromDocuments, AsyncGenerator[TextDelta | Finish], str]:
-    """An answer, its deltas and the model's name."""
+    """Start an answer. Returns it, its deltas and the model's name."""
     caller = caller_of(request)
     served = await service.find(asked.model or None, caller)
     params = dict(asked.params)
     if asked.most:
-        # Their clients always send 2048, which may leave no room for documents in the context of a small model.
+        # Chatchat's clients always send 2048, which may leave no room for documents in the context of a small model.
         context = served.assistant.context
         params["max_new_tokens"] = asked.most if context is None else min(asked.most, max(context // 2, 1))
     options: Options = {"params": params, "adapter": served.adapter, "client": caller.client}
@@ -115,7 +119,7 @@ async def begin(
 
 
 async def answer_kb(service: Service, request: Request, temporary: Temporary, asked: Asked) -> Response:
-    """`/chat/kb_chat`, and the same behind OpenAI's path."""
+    """Answer a request to `/chat/kb_chat` or `/knowledge_base/MODE/NAME/chat/completions`."""
     asked.check()
     bases = await bases_for(service, request, temporary, asked.mode, asked.name)
     if bases is None:
@@ -136,7 +140,7 @@ async def answer_kb(service: Service, request: Request, temporary: Temporary, as
 
 
 def _reply(kind: str, model: str | None, text: str, reason: str | None, **more: Any) -> dict[str, Any]:
-    """Their `OpenAIChatOutput`: what it dumps, and the fields that it has."""
+    """Chatchat's `OpenAIChatOutput` as JSON: OpenAI's fields together with its own."""
     shared = {"role": "assistant", "content": text}
     if kind == "chat.completion":
         choice: dict[str, Any] = {"message": {**shared, "finish_reason": reason, "tool_calls": []}}
@@ -183,7 +187,7 @@ async def _chunks(
 
 
 async def answer_files(service: Service, request: Request, temporary: Temporary, asked: Asked) -> Response:
-    """`/chat/file_chat`: events `{"answer"}`, and `{"docs"}` at the end."""
+    """Answer a request to `/chat/file_chat`: events with `answer`, and a last one with `docs`."""
     asked.check()
     bases = await bases_for(service, request, temporary, "temp_kb", asked.name)
     if bases is None:

@@ -1,4 +1,4 @@
-"""What both versions answer: a code and a message in the body, and documents as their clients show them."""
+"""The parts of responses that both versions share: a code and a message in the body, and the forms of documents."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ __all__ = [
 ]
 
 AT_ONCE = 4
-"""Requests that wait in a thread until files are indexed: more would leave no thread for others."""
+"""Maximum number of requests that wait in a thread until files are indexed, so that threads are left for others."""
 NOTHING_FOUND = "<span style='color:red'>未找到相关文档,该回答为大模型自身能力解答！</span>"
 _Result = TypeVar("_Result")
 
 
 class Coded(BaseModel):
-    """
+    """A response with a code in its body.
+
     Attributes:
-        code: as a status; that of the response is 200 wherever the request could be understood.
+        code: an HTTP status. The HTTP status of the response itself is 200 if the request could be understood.
     """
 
     code: int
@@ -65,7 +66,7 @@ def render(failure: Failure) -> Response:
 
 
 def refused(*statuses: int) -> Refusals:
-    """`refusals` of these routes."""
+    """The error responses of these routes, for the OpenAPI document; see `dialect.refusals`."""
     words = {
         404: "no such model, or the server has no bases",
         408: "the files did not arrive in time",
@@ -81,15 +82,15 @@ def attacks(name: str) -> bool:
 
 
 async def work(service: Service, request: Request, call: Callable[[Shelf, str | None], _Result]) -> _Result:
-    """Do something with the shelf in the caller's name, in a thread."""
+    """Run `call(shelf, who)` in a thread; `who` is the caller's name."""
     return await asyncio.to_thread(partial(call, shelf_of(service), who_of(caller_of(request))))
 
 
 async def find_base(service: Service, request: Request, name: str, role: Role = "read") -> Base | None:
-    """A base; None: there is none that the caller may read.
+    """A base; None: there is none of this name that the caller may read.
 
     Raises:
-        ForbiddenError: the caller may read it, but not do what needs this role.
+        ForbiddenError: the caller may read the base, but does not have the role.
     """
     shelf_of(service)
     try:
@@ -99,23 +100,24 @@ async def find_base(service: Service, request: Request, name: str, role: Role = 
 
 
 _STEEP = 4
-"""Exponent of distances. Their clients send thresholds from .4 to 1: with 4, a threshold of .4 lets 99 % of CMRC's
-questions find something in their own texts, and 27 % in other texts; with 2 (1 - covered), 60 % would find
-something."""
+"""Exponent of distances. Chatchat's clients send thresholds from .4 to 1. With exponent 4 and a threshold of .4, 99 %
+of CMRC's questions find something in their own texts, and 27 % in other texts. With exponent 1, which is
+2 * (1 - covered), 60 % would find something in other texts.
+"""
 
 
 def threshold_of(distance: float | None) -> float | None:
-    """What `search` takes for their threshold: a distance from 0 (the same) to 2 (anything)."""
+    """Convert Chatchat's threshold, a distance from 0 (the same) to 2 (anything), to the threshold of `search`."""
     return None if distance is None or distance >= 2 else 1 - (distance / 2) ** (1 / _STEEP)
 
 
 def distance_of(hit: Hit) -> float:
-    """How far a hit is from the question, as their vectors would say it: from 0 to 2."""
+    """The distance of a hit from the question, from 0 to 2, as Chatchat's vector stores give it."""
     return 2 * (1 - hit.parts.get("rerank", hit.parts.get("covered", 0.0))) ** _STEEP
 
 
 def document(hit: Hit) -> dict[str, Any]:
-    """A hit as their `Document`."""
+    """A hit as a `Document` of Chatchat."""
     metadata = {"source": hit.file, "title": hit.title, "page": hit.page, "start": hit.start, "end": hit.end}
     return {
         "id": str(hit.piece),
@@ -127,14 +129,14 @@ def document(hit: Hit) -> dict[str, Any]:
 
 
 def reference(request: Request, base: str, number: int, file: str, text: str) -> str:
-    """An entry of `docs`, as 0.3 writes them: with the address of the file."""
+    """An entry of `docs` in the form of 0.3, with the URL of the file."""
     query = urlencode({"knowledge_base_name": base, "file_name": file})
     url = f"{str(request.base_url).rstrip('/')}/knowledge_base/download_doc?{query}"
     return f"出处 [{number}] [{file}]({url}) \n\n{text}\n\n"
 
 
 def source(passages: Sequence[Passage]) -> list[str]:
-    """`source_documents`, as 0.1 writes them."""
+    """`source_documents` in the form of 0.1."""
     return [
         f"出处 [{each.n}] {PurePosixPath(each.file).name}：\n\n{each.text}\n\n相关度：{each.score:.2f}\n\n"
         for each in passages

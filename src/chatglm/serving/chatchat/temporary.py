@@ -1,4 +1,4 @@
-"""Temporary bases for conversations about files: only their id finds them, and they end after some time."""
+"""Temporary bases for conversations about files. Only their id finds them. They are deleted after a day without use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Entry:
 
 
 class Temporary:
-    """Temporary bases, for any number of threads. The least recently used one is replaced by a new one."""
+    """Temporary bases, for any number of threads. If there are too many, the least recently used one is deleted."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -34,7 +34,7 @@ class Temporary:
         self._entries: dict[str, _Entry] = {}
 
     def shelf(self) -> Shelf:
-        """That has them."""
+        """The shelf that has the temporary bases; made when first needed."""
         with self._lock:
             if self._shelf is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="chatglm-")
@@ -42,10 +42,10 @@ class Temporary:
             return self._shelf
 
     def make(self, who: str | None, before: str | None = None) -> tuple[str, Base]:
-        """A base without files.
+        """Make an empty base. Returns its id and the base.
 
         Args:
-            before: id of one that it takes the place of, if it is the caller's.
+            before: id of a base that is deleted and whose id the new base gets, if it belongs to the caller.
         """
         with self._lock:
             shelf = self.shelf()
@@ -67,9 +67,10 @@ class Temporary:
             return name, base
 
     def base(self, name: str, who: str | None) -> Base:
-        """
+        """Find a base by its id.
+
         Raises:
-            NotFoundError: there is none, or it is somebody else's.
+            NotFoundError: there is no such base, or it belongs to another caller.
         """
         with self._lock:
             entry = self._entries.get(name)

@@ -1,6 +1,6 @@
 """langchain-ChatGLM 0.1, as its `api.py` answered: `/local_doc_qa/…`, `/chat`, and a WebSocket.
 
-A base is made by the first file that is uploaded to it. Answers are made with its prompt, to the character.
+A base is made by the first file that is uploaded to it. Answers use exactly the prompt of 0.1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NO_SEARCH = (
     "bing_search_chat: this server does not use search engines; put documents into a base and use local_doc_chat"
 )
 _TURNS = 1000
-"""Most turns of one WebSocket."""
+"""Maximum number of turns of one WebSocket."""
 _IDLE_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 
@@ -58,7 +58,7 @@ class _Question(Strict):
     model: str | None = Field(None, description="default: the first")
 
     def messages(self) -> list[Message]:
-        """The dialogue, the question at its end."""
+        """The dialogue, with the question as its last message."""
         made = []
         for asked, answer in self.history or ():
             made += [Message("user", asked or ""), Message("assistant", answer or "")]
@@ -95,12 +95,12 @@ def _router(service: Service) -> APIRouter:
     }
 
     async def base_to_fill(request: Request, name: str) -> Base:
-        """A base that the caller may write; a new one, where nobody has one of this name.
+        """A base that the caller may write. If nobody has a base of this name, a new one is made.
 
         Raises:
-            ForbiddenError: the caller may only read it.
-            InputError: it is somebody else's, or the name cannot be one.
-            RoomError: the caller has too many.
+            ForbiddenError: the caller may only read the base.
+            InputError: the base is not visible to the caller, or the name is not allowed.
+            RoomError: the caller has too many bases.
         """
 
         def found(shelf: Shelf, who: str | None) -> Base:
@@ -114,7 +114,7 @@ def _router(service: Service) -> APIRouter:
         return await work(service, request, found)
 
     async def uploaded(request: Request, field: str, *, single: bool = False) -> dict[str, tuple[bool, str]] | None:
-        """The result for each file of a form; None: the name of the base is an attack, and nothing was added."""
+        """Add the files of a form (see `_added`); None: the name of the base is an attack, and nothing was added."""
         shelf_of(service)
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             form = await filing.form_of(request, service, Path(folder), field, ("knowledge_base_id",))
@@ -134,7 +134,7 @@ def _router(service: Service) -> APIRouter:
         openapi_extra=_form("file"),
     )
     async def upload_file(request: Request) -> Response:
-        """Add a file to a base, which is made if there is none; it can be found when this answers."""
+        """Add a file to a base, which is made if it does not exist. The response comes when the file can be found."""
         added = await uploaded(request, "file", single=True)
         if added is None:
             return said(403, _ATTACK, [])
@@ -164,12 +164,12 @@ def _router(service: Service) -> APIRouter:
 
     @routes.get("/local_doc_qa/list_knowledge_base", response_model=Coded, responses=refusals)
     async def list_bases(request: Request) -> Response:
-        """Names of the bases that the caller may read."""
+        """List the names of the bases that the caller may read."""
         return said(200, "success", await work(service, request, lambda shelf, who: shelf.names(who)))
 
     @routes.get("/local_doc_qa/list_files", response_model=Coded, responses=refusals)
     async def list_files(knowledge_base_id: str, request: Request) -> Response:
-        """Names of a base's files."""
+        """List the names of a base's files."""
         if attacks(knowledge_base_id):
             return said(403, _ATTACK, [])
         base = await find_base(service, request, knowledge_base_id)
@@ -179,7 +179,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.delete("/local_doc_qa/delete_knowledge_base", response_model=Coded, responses=refusals)
     async def delete(knowledge_base_id: str, request: Request) -> Response:
-        """Delete a base with all its files; for its owners."""
+        """Delete a base with all its files. Only its owners may."""
         if attacks(knowledge_base_id):
             return said(403, _ATTACK)
         if await find_base(service, request, knowledge_base_id, "own") is None:
@@ -189,7 +189,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.delete("/local_doc_qa/delete_file", response_model=Coded, responses=refusals)
     async def remove(knowledge_base_id: str, doc_name: str, request: Request) -> Response:
-        """Take a file out of a base. The base stays when it was the last one."""
+        """Remove a file from a base. The base is kept if this was its last file."""
         if attacks(knowledge_base_id):
             return said(403, _ATTACK)
         base = await find_base(service, request, knowledge_base_id, "write")
@@ -206,7 +206,7 @@ def _router(service: Service) -> APIRouter:
         openapi_extra=_form("new_doc", base=False),
     )
     async def update(knowledge_base_id: str, old_doc: str, request: Request) -> Response:
-        """Replace a file by another. The old one is removed when the new one can be found."""
+        """Replace a file by another. The old file is removed as soon as the new one can be found."""
         shelf_of(service)
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             form = await filing.form_of(request, service, Path(folder), "new_doc")
@@ -237,7 +237,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/local_doc_qa/local_doc_chat", response_model=_Answer, responses=answers)
     async def doc_chat(body: _DocChat, request: Request) -> Response:
-        """An answer from a base; streamed as plain text, without what it is made from."""
+        """Answer from a base. A streamed answer is plain text without its source documents."""
         caller = caller_of(request)
         bases = await _bases(service, caller, body.knowledge_base_id)
         if bases is None:
@@ -252,7 +252,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/chat", response_model=_Answer, responses=answers)
     async def chat(body: _Chat, request: Request) -> Response:
-        """An answer of the model's own."""
+        """Answer without a base."""
         deltas = await _deltas(service, caller_of(request), body, None)
         if body.streaming:
             return _plain(await first_of(request, deltas))
@@ -280,7 +280,7 @@ def _router(service: Service) -> APIRouter:
 
 
 def _form(files: str, *, base: bool = True) -> dict[str, Any]:
-    """A form with files, for the OpenAPI document."""
+    """The OpenAPI description of a form with files."""
     binary = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
     name: dict[str, Any] = {"knowledge_base_id": {"type": "string"}} if base else {}
     schema = {
@@ -302,7 +302,7 @@ def _added(shelf: Shelf, base: Base, contents: dict[str, bytes]) -> dict[str, tu
     """Add files and wait until they can be found.
 
     Returns:
-        of each, whether it is new, and why it cannot be read.
+        for each file: whether it is new, and why it cannot be read ("": it can).
     """
     known = {file.name: file for file in base.files()}
     there = {name for name, content in contents.items() if name in known and known[name].size == len(content)}
@@ -342,7 +342,7 @@ class _PlainStream(EventStream):
 
 
 def _plain(deltas: AsyncGenerator[TextDelta | Finish]) -> StreamingResponse:
-    """The text as it comes; the reader cannot see how it ended."""
+    """Stream the text of an answer. The client is not told of an error after the start."""
 
     async def texts() -> AsyncGenerator[str]:
         try:
@@ -360,7 +360,7 @@ def _plain(deltas: AsyncGenerator[TextDelta | Finish]) -> StreamingResponse:
 
 
 class _Talk:
-    """A WebSocket whose client may send a question, or leave, also during an answer."""
+    """A WebSocket. Its client may send the next question or disconnect while an answer is sent."""
 
     def __init__(self, service: Service, socket: WebSocket) -> None:
         self._service, self._socket = service, socket
@@ -373,11 +373,11 @@ class _Talk:
         return self._coming
 
     async def question(self) -> _SocketQuestion:
-        """What the client says next.
+        """Wait for the client's next question.
 
         Raises:
-            WebSocketDisconnect: it left, or was silent for too long, or the server is stopping.
-            BodyError, InputError: it is not a question.
+            WebSocketDisconnect: the client disconnected or was silent for too long, or the server is stopping.
+            BodyError, InputError: the message is not a question.
         """
         coming, loop = self._next(), asyncio.get_running_loop()
         self._idle.since = loop.time()
@@ -390,12 +390,12 @@ class _Talk:
         return _read(coming.result(), self._service.limits)
 
     async def send(self, deltas: AsyncGenerator[TextDelta | Finish]) -> None:
-        """Send texts as they come.
+        """Send the texts of an answer as they are generated.
 
         Raises:
-            WebSocketDisconnect: the client went.
-            ShuttingDownError: the server ends.
-            TimeLimitError: the answer takes longer than a request may.
+            WebSocketDisconnect: the client disconnected.
+            ShuttingDownError: the server is stopping.
+            TimeLimitError: the answer takes longer than the time limit of a request.
         """
 
         async def said() -> None:
@@ -426,21 +426,21 @@ class _Talk:
             await asyncio.gather(saying, ending, return_exceptions=True)
 
     async def end(self, *words: Any) -> None:
-        """Send a last text, if the client is still there, and close."""
+        """Send last JSON values, if the client is still connected, and close the WebSocket."""
         if self._coming is not None:
             self._coming.cancel()
             await asyncio.gather(self._coming, return_exceptions=True)
-        with contextlib.suppress(Exception):  # it may be gone at any time
+        with contextlib.suppress(Exception):  # the client may disconnect at any time
             for each in words:
                 await self._socket.send_json(each)
             await self._socket.close()
 
 
 async def _converse(service: Service, socket: WebSocket, name: str | None) -> None:
-    """Answer questions until the client leaves, is silent for too long, or names a base that it may not read.
+    """Answer questions until the client disconnects, is silent for too long, or names a base that it may not read.
 
     Args:
-        name: of the base, where the path has it; else each question has.
+        name: name of the base, from the path; None: each question names its base.
     """
     await socket.accept()
     talk = _Talk(service, socket)
@@ -463,10 +463,11 @@ async def _converse(service: Service, socket: WebSocket, name: str | None) -> No
 
 
 def _read(message: Any, limits: Limits) -> _SocketQuestion:
-    """
+    """Parse a message of the client.
+
     Raises:
-        WebSocketDisconnect: the client went.
-        BodyError, InputError: it is not a question.
+        WebSocketDisconnect: the client disconnected.
+        BodyError, InputError: the message is not a question.
     """
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1000))
@@ -480,7 +481,7 @@ def _read(message: Any, limits: Limits) -> _SocketQuestion:
 
 
 async def _turn(service: Service, socket: WebSocket, talk: _Talk, body: _SocketQuestion, base: str, turn: int) -> bool:
-    """Answer a question; returns whether there is such a base."""
+    """Answer a question; returns False if the caller has no such base."""
     caller = caller_of(socket)
     key = service.key_of(caller)
     ended = service.rates.begin(key) if key is not None and key.limited else (lambda: None)

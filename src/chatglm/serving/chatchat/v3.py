@@ -1,7 +1,7 @@
 """Langchain-Chatchat 0.3: `/knowledge_base/…` and `/chat/…`.
 
-Its bases are those of `/v1/knowledge`. How they are cut and searched is theirs alone: fields about it have no effect,
-and `X-Chatglm-Ignored` lists them.
+The bases are those of `/v1/knowledge`. Their own settings say how texts are cut and searched: fields of a request about
+this have no effect, and the header `X-Chatglm-Ignored` lists them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = ["DIALECT"]
 NAME = "chatchat"
 _ATTACK = "Don't attack me"
 _DOCUMENTS = 1000
-"""Most documents of one answer."""
+"""Maximum number of documents in one response."""
 _LOOK_SECONDS = 0.5
 _Name = Annotated[str, Field(max_length=1000)]
 _Files = Annotated[list[str], Field(max_length=1000)]
@@ -214,7 +214,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.get("/knowledge_base/list_knowledge_bases", response_model=Coded, responses=refusals)
     async def list_bases(request: Request) -> Response:
-        """The bases that the caller may read."""
+        """List the bases that the caller may read."""
 
         def listed(shelf: Shelf, who: str | None) -> list[dict[str, Any]]:
             return [
@@ -234,7 +234,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/create_knowledge_base", response_model=Coded, responses=refusals)
     async def make(body: _NewBase, request: Request) -> Response:
-        """A new base, which is the caller's own."""
+        """Make a base, which the caller owns."""
         name = body.knowledge_base_name
         if attacks(name):
             return said(403, _ATTACK)
@@ -263,7 +263,7 @@ def _router(service: Service) -> APIRouter:
         },
     )
     async def delete(request: Request) -> Response:
-        """Delete a base with all its files; for its owners. The body is its name, as a JSON string."""
+        """Delete a base with all its files. Only its owners may. The body is its name, as a JSON string."""
         name = await _string_of(request, service)
         if attacks(name):
             return said(403, _ATTACK)
@@ -274,7 +274,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/update_info", response_model=Coded, responses=refusals)
     async def describe(body: _Info, request: Request) -> Response:
-        """Say what a base is about; for its owners."""
+        """Set the description of a base. Only its owners may."""
         name = body.knowledge_base_name
         if attacks(name):
             return said(403, _ATTACK)
@@ -288,7 +288,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.get("/knowledge_base/list_files", response_model=Coded, responses=refusals)
     async def files(knowledge_base_name: str, request: Request) -> Response:
-        """The files of a base."""
+        """List the files of a base."""
         if attacks(knowledge_base_name):
             return said(403, _ATTACK, [])
         base = await find_base(service, request, knowledge_base_name)
@@ -304,7 +304,7 @@ def _router(service: Service) -> APIRouter:
         openapi_extra=_form("files", *_FORM_FIELDS, required="knowledge_base_name"),
     )
     async def upload(request: Request) -> Response:
-        """Add files; they can be found when this answers."""
+        """Add files. The response comes when they can be found."""
         shelf_of(service)
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             form = await filing.form_of(request, service, Path(folder), "files", _FORM_FIELDS)
@@ -330,7 +330,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/delete_docs", response_model=Coded, responses=refusals)
     async def remove(body: _Deleted, request: Request) -> Response:
-        """Remove files from a base. They do not stay in a folder, because a base has none."""
+        """Remove files from a base. No copy is kept, because a base has no folder of documents."""
         name = body.knowledge_base_name
         if attacks(name):
             return said(403, _ATTACK)
@@ -345,7 +345,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/update_docs", response_model=Coded, responses=refused(400, 404, 500, 501))
     async def update(body: _Updated, request: Request) -> Response:
-        """Read files again that could not be read. What is indexed follows its file by itself."""
+        """Try again to read files that could not be read. Files that could be read are indexed already."""
         name = body.knowledge_base_name
         _check_docs(body.docs)
         if attacks(name):
@@ -359,7 +359,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.get("/knowledge_base/download_doc", response_class=Response, responses=refusals)
     async def download(knowledge_base_name: str, file_name: str, request: Request, preview: bool = False) -> Response:
-        """A file as it was added."""
+        """Download a file as it was added."""
         if attacks(knowledge_base_name):
             return said(403, _ATTACK)
         base = await find_base(service, request, knowledge_base_name)
@@ -373,7 +373,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/recreate_vector_store", response_class=Response, responses={**refusals, **_STREAM})
     async def recreate(body: _Whole, request: Request) -> Response:
-        """Make a base's index again from its texts: events with a line for each file."""
+        """Rebuild a base's index from its texts. The response has one event for each file."""
         name = body.knowledge_base_name
         base = None if attacks(name) else await find_base(service, request, name, "write")
 
@@ -396,7 +396,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/search_docs", response_model=list[_Document], responses=refusals)
     async def search(body: _Search, request: Request) -> Response:
-        """What answers a question best; without one, the pieces of files."""
+        """Search a base. Without a query, the pieces of the files that `file_name` or `metadata` selects are listed."""
         base = await find_base(service, request, body.knowledge_base_name)
         found = [] if base is None else await asyncio.to_thread(_searched, base, body)
         return JSONResponse(found)
@@ -408,7 +408,7 @@ def _router(service: Service) -> APIRouter:
         openapi_extra=_form("files", *_TEMPORARY_FIELDS),
     )
     async def upload_temporary(request: Request) -> Response:
-        """Upload files to ask about, into a base that only its id finds; it ends with the server, or after a day."""
+        """Upload files into a temporary base. It is deleted after a day without use, or when the server ends."""
         shelf_of(service)
         who = who_of(caller_of(request))
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
@@ -426,7 +426,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/search_temp_docs", response_model=list[_Document], responses=refusals)
     async def search_temporary(body: _TemporarySearch, request: Request) -> Response:
-        """What answers a question best in files that were uploaded for a while."""
+        """Search a temporary base."""
         shelf_of(service)
         who = who_of(caller_of(request))
 
@@ -445,7 +445,7 @@ def _router(service: Service) -> APIRouter:
         responses={**answered, **_STREAM},
     )
     async def summarise(body: _FileSummary, request: Request) -> Response:
-        """A summary of a file, which is kept with the base: an event when it is there."""
+        """Summarise a file, and keep the summary with the base. An event has the summary when it is ready."""
         return await summaries(body, request, [body.file_name])
 
     @routes.post(
@@ -454,7 +454,7 @@ def _router(service: Service) -> APIRouter:
         responses={**answered, **_STREAM},
     )
     async def summarise_all(body: _Summary, request: Request) -> Response:
-        """A summary of each file: an event when it is there."""
+        """Summarise each file of a base. An event for each file has its summary when it is ready."""
         return await summaries(body, request, None)
 
     @routes.post(
@@ -505,7 +505,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/chat/kb_chat", response_class=Response, responses={**answered, **_EITHER})
     async def kb_chat(body: _KbQuestion, request: Request) -> Response:
-        """An answer from a base, with `docs`: what it is made from."""
+        """Answer from a base. `docs` has the passages that the answer is made from."""
         return await answer_kb(
             service,
             request,
@@ -534,7 +534,7 @@ def _router(service: Service) -> APIRouter:
     async def completions(
         mode: Literal["local_kb", "temp_kb", "search_engine"], param: str, body: _Completion, request: Request
     ) -> Response:
-        """The same for OpenAI's clients, whose base URL is `/knowledge_base/local_kb/NAME`."""
+        """Answer from a base, for OpenAI's clients. Their base URL is `/knowledge_base/local_kb/NAME`."""
         *history, last = messages_of(body.messages)
         if last.role != "user":
             raise InputError("messages: the last one must be the user's question, to be answered from documents")
@@ -563,7 +563,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/chat/file_chat", response_class=Response, responses={**answered, **_EITHER})
     async def file_chat(body: _FileQuestion, request: Request) -> Response:
-        """An answer from files that were uploaded for a while."""
+        """Answer from a temporary base."""
         return await answer_files(
             service,
             request,
@@ -583,7 +583,7 @@ def _router(service: Service) -> APIRouter:
             ),
         )
 
-    # What there is not
+    # Routes of Chatchat that are refused here
 
     for (method, path), why in _NOT_HERE.items():
         routes.add_api_route(
@@ -601,7 +601,7 @@ def _not_here(why: str) -> Any:
 
 
 def _form(files: str, *fields: str, required: str = "") -> dict[str, Any]:
-    """A form with files, for the OpenAPI document."""
+    """The OpenAPI description of a form with files."""
     properties: dict[str, Any] = {name: {"type": "string"} for name in fields}
     properties[files] = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
     schema = {
@@ -614,9 +614,10 @@ def _form(files: str, *fields: str, required: str = "") -> dict[str, Any]:
 
 
 async def _string_of(request: Request, service: Service) -> str:
-    """
+    """Read a body that is the name of a base.
+
     Raises:
-        BodyError: the body is not a JSON string.
+        BodyError: the body is not a JSON string, or is longer than 1000 characters.
     """
     check_type(request.headers.get("content-type"))
     try:
@@ -645,7 +646,8 @@ def _ignore(fields: Mapping[str, str], *names: str) -> None:
 
 
 def _check_docs(docs: str | None) -> None:
-    """
+    """Check that a request has no texts of its own.
+
     Raises:
         NotOfferedError: the request has texts that would replace those of the files.
     """
@@ -660,7 +662,7 @@ def _added(shelf: Shelf, base: Base, contents: Mapping[str, bytes], override: bo
     """Add files and wait until they can be found.
 
     Returns:
-        why some cannot be.
+        for each file that cannot be found: why.
     """
     known = {file.name: file for file in base.files()}
     failed = {
@@ -722,7 +724,7 @@ def _searched(base: Base, body: _Search) -> list[dict[str, Any]]:
 
 
 _WILD = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
-"""Wildcards of SQL's LIKE, as `fnmatch` writes them."""
+"""Replacements that turn a pattern of SQL's LIKE into one of `fnmatch`."""
 
 
 def _broken_off(failure: Failure) -> str:

@@ -1,1 +1,1 @@
-"""A model's Python code, run where it can harm nobody: a kernel for each conversation, in a sandbox."""
+"""The code interpreter: runs a model's Python code in a sandbox, with a kernel for each conversation."""

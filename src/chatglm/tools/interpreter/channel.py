@@ -1,5 +1,5 @@
-"""The host's end of a kernel's socket: frames, in and out. Incoming frames are foreign, so their size is checked before
-they are read.
+"""The host's end of a kernel's socket: writes and reads frames. Incoming frames are foreign, so their size is checked
+before they are read.
 
 The form of a frame is described in `shell.py`, the other end.
 """
@@ -17,13 +17,13 @@ from chatglm.errors import SandboxError
 __all__ = ["Frame", "Frames", "frame"]
 
 HEADER = 128 << 10
-"""Most bytes of a frame's JSON: 8,192 characters, all of them escaped, and some room."""
+"""Most bytes of a frame's JSON: enough for 8,192 escaped characters."""
 BODY = 16 << 20
 """Most bytes of a frame's raw part."""
 
 
 def frame(kind: str, **fields: Any) -> bytes:
-    """A message for the shell."""
+    """Make a message for the shell."""
     header = json.dumps({"kind": kind, **fields}).encode("ascii")
     return struct.pack(">II", len(header), 0) + header
 
@@ -33,10 +33,10 @@ class Frame:
     """A message of a kernel.
 
     Attributes:
-        kind: its kind, as it says itself.
+        kind: its kind, as the kernel calls it.
         fields: the rest of its JSON.
         body: raw bytes; empty if there were more than the reader keeps.
-        size: bytes that the raw part had.
+        size: number of raw bytes that were sent.
     """
 
     kind: str
@@ -46,10 +46,10 @@ class Frame:
 
 
 class Frames:
-    """Reads frames from pieces of a stream, however they are cut.
+    """Reads frames from a stream, in pieces of any size.
 
     Args:
-        keep: a raw part with more bytes is read and dropped.
+        keep: most bytes of a raw part that is kept; a longer one is read and dropped.
     """
 
     def __init__(self, keep: int) -> None:
@@ -60,14 +60,14 @@ class Frames:
 
     @property
     def waiting(self) -> int:
-        """Bytes that came and are no complete frame yet."""
+        """Number of bytes that were received, but are not a complete frame yet."""
         return len(self._data)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete now.
+        """Add bytes; yields the frames that are complete now.
 
         Raises:
-            SandboxError: these are not frames: a length is over its limit, or there is no JSON object with a `kind`.
+            SandboxError: a length is over its limit, or the JSON is not an object with a `kind`.
         """
         self._data += data
         while True:

@@ -1,7 +1,7 @@
-"""A conversation's folder, which its code may fill with anything: links, pipes, folders in folders, odd names.
+"""Access to a conversation's folder. The code may put anything into it: links, pipes, deep folders, odd names.
 
-All access goes through descriptors below the folder's own, so no link leads out of it, even if paths are exchanged
-meanwhile.
+All access uses descriptors relative to the folder's own descriptor. So no link leads out of it, even if paths are
+replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {f"{n}{d}" for n
 
 
 class Usage(NamedTuple):
-    """Contents of a folder: bytes on the disk, files and folders, and levels of folders."""
+    """Size of a folder: bytes on the disk, number of files and folders, and levels of folders."""
 
     size: int
     number: int
@@ -42,26 +42,27 @@ class Usage(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Shows whether a file has changed."""
+    """A file's size, time of change and inode, to see whether it has changed."""
 
     size: int
-    changed: int  # ns
+    changed: int  # nanoseconds
     inode: int
 
 
 class _Found(NamedTuple):
     parent: int  # descriptor of the folder that it is in
     name: str
-    path: str  # beneath the top
+    path: str  # relative to the top folder
     depth: int
     status: os.stat_result
 
 
 def checked_name(name: str) -> str:
-    """A name for an uploaded file that every system can have: one component, printable, not hidden, not reserved.
+    """Check the name of an uploaded file. It must be possible on every system: one component, printable, not hidden,
+    not reserved.
 
     Raises:
-        InputError: it is another; the message says why.
+        InputError: the name is not allowed; the message says why.
     """
     problem = ""
     if not name or len(name.encode("utf-8", "replace")) > 200:
@@ -82,7 +83,7 @@ def checked_name(name: str) -> str:
 
 
 def moving(path: Path) -> Path:
-    """Where a folder is while it takes the place of `path`."""
+    """Path of a folder while it replaces `path`."""
     return path.with_name(path.name + ".moving")
 
 
@@ -90,7 +91,7 @@ def recover(path: Path) -> None:
     """Finish a `Folder.replace` that was interrupted.
 
     Raises:
-        OSError: something cannot be moved; it stays where it is.
+        OSError: something cannot be moved; it stays at its place.
     """
     if moving(path).is_dir():
         _merge(path, moving(path))
@@ -98,7 +99,7 @@ def recover(path: Path) -> None:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move all contents of a folder into another one, and remove it; if something cannot be moved, nothing is."""
+    """Move all contents of a folder into another one, and remove it. If something cannot be moved, nothing is."""
     if not source.is_dir():
         return
     os.close(_own_folder(source, None))
@@ -116,8 +117,9 @@ def _merge(source: Path, target: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a file or a folder. A folder that its owner may not change cannot get another parent, so meanwhile it is
-    one that he may."""
+    """Rename a file or a folder. A folder without write permission cannot be moved to another parent, so it gets this
+    permission meanwhile.
+    """
     try:
         os.rename(source, target)
     except PermissionError:
@@ -133,11 +135,11 @@ def _move(source: Path, target: Path) -> None:
 
 
 class Claim:
-    """Of the processes that have one home, the one that works in a conversation's folder. The system releases it when
-    that process ends, however it ends.
+    """A lock on a conversation's folder, for the processes that use one home: only its holder may work in the folder.
+    The system releases it when the process ends, however it ends.
 
     Args:
-        path: of the folder, which need not be there.
+        path: path of the folder, which need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -145,10 +147,10 @@ class Claim:
         self._fd = -1
 
     def take(self) -> None:
-        """Be the one, if this is not the one already.
+        """Take the lock, unless this object has it already.
 
         Raises:
-            BusyError: another process is; names it.
+            BusyError: another process has it; the message names the process.
         """
         while fcntl is not None and self._fd < 0:
             fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -164,7 +166,7 @@ class Claim:
             except BaseException:
                 os.close(fd)
                 raise
-            with contextlib.suppress(FileNotFoundError):  # the former holder has just removed the file
+            with contextlib.suppress(FileNotFoundError):  # the previous holder has just removed the file
                 if os.fstat(fd).st_ino == os.stat(self._file, follow_symlinks=False).st_ino:
                     os.ftruncate(fd, 0)
                     os.write(fd, f"{os.getpid()}\n".encode())
@@ -182,10 +184,10 @@ class Claim:
 
 
 class Folder:
-    """A folder by its descriptor. It may be renamed meanwhile.
+    """A folder, accessed by its descriptor. It may be renamed meanwhile.
 
     Args:
-        path: of a folder that exists.
+        path: path of an existing folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -202,7 +204,7 @@ class Folder:
         return os.fstat(self._fd).st_dev
 
     def usage(self, most: int) -> Usage:
-        """Its contents. Counting ends at `most` files and folders."""
+        """The size of the folder. Counting stops after `most` files and folders."""
         size = count = depth = 0
         seen: set[int] = set()
         for found in self._walk(most + 1):
@@ -214,7 +216,7 @@ class Folder:
         return Usage(size, count, depth)
 
     def marks(self, most: int) -> dict[str, Mark]:
-        """The regular files that people are shown, by their path beneath the folder: no hidden ones, no caches."""
+        """The regular files by their paths in the folder, without hidden files and Python's caches."""
         return {
             found.path: Mark(found.status.st_size, found.status.st_mtime_ns, found.status.st_ino)
             for found in self._walk(most, hidden=False)
@@ -222,10 +224,10 @@ class Folder:
         }
 
     def open(self, name: str) -> BinaryIO:
-        """A regular file beneath the folder, for reading; no link is followed on the way.
+        """Open a regular file of the folder for reading. Links are not followed.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no such file.
         """
         with self._parent(name) as (at, last):
             fd = os.open(last, _FLAGS, dir_fd=at)
@@ -235,10 +237,10 @@ class Folder:
         return open(fd, "rb")
 
     def delete(self, name: str) -> None:
-        """Delete a regular file beneath the folder; no link is followed on the way.
+        """Delete a regular file of the folder. Links are not followed.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no such file.
         """
         with self._parent(name) as (at, last):
             if not stat.S_ISREG(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
@@ -247,11 +249,11 @@ class Folder:
 
     @contextlib.contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int, str]]:
-        """The descriptor of the folder that a file is in, and its name there. Errors of the system become "no such
-        file".
+        """Yield the descriptor of the folder that has a file, and the file's name there. System errors in the block
+        become "no such file".
 
         Raises:
-            InputError: there is no such folder.
+            InputError: the name is not valid, or there is no such file or folder.
         """
         *folders, last = name.split("/")
         if len(folders) > DEPTH or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)):
@@ -272,8 +274,8 @@ class Folder:
         """Store an uploaded file. It appears under its name when it is complete, and replaces an older one.
 
         Raises:
-            InputError: the name cannot be used, or the file is too large; nothing was changed.
-            OutputError: the disk is full; nothing was changed.
+            InputError: the name cannot be used, the file is too large, or the folder is full; nothing was changed.
+            OutputError: the file cannot be written, for example because the disk is full; nothing was changed.
         """
         checked_name(name)
         before = await asyncio.to_thread(self.usage, limits.files)
@@ -309,10 +311,11 @@ class Folder:
         return Mark(status.st_size, status.st_mtime_ns, status.st_ino)
 
     def give_all(self, most: int) -> None:
-        """Give everything in it to the owner of the folder: a kernel may run as another user than the last.
+        """Give all contents to the owner of the folder, because a kernel may run as another user than the last one. It
+        does nothing if the caller is not root.
 
         Args:
-            most: files and folders that are read.
+            most: most files and folders that are read.
         """
         if os.geteuid() != 0:
             return
@@ -326,12 +329,12 @@ class Folder:
                     os.chown(found.name, top.st_uid, top.st_gid, dir_fd=found.parent, follow_symlinks=False)
 
     def replace(self, path: Path) -> None:
-        """Replace another folder: its contents move into this one, which then gets its path.
+        """Let this folder replace another one: the contents of that one are moved into it, and it gets that path.
 
-        After an interruption, this folder is beside the other, as `moving(path)`, and `recover` completes the move.
+        After an interruption, this folder is at `moving(path)`, and `recover` completes the move.
 
         Raises:
-            OSError: something cannot be moved; both folders stay what and where they are.
+            OSError: something cannot be moved; both folders are unchanged.
         """
         before = self.path
         os.rename(before, moving(path))
@@ -347,14 +350,14 @@ class Folder:
         self.give_all(1 << 20)
 
     def flatten(self, most: int) -> list[str]:
-        """Move folders in which something lies `DEPTH` deep to the top, so that everything can be listed, counted and
-        deleted. No code may run meanwhile.
+        """Move folders at level `DEPTH` - 1 to the top, so that all contents can be listed, counted and deleted. No
+        code may run meanwhile.
 
         Args:
-            most: files and folders that are looked at below each.
+            most: most files and folders that are read below each.
 
         Returns:
-            Their new names.
+            the new names of these folders.
         """
         moved: list[str] = []
         ahead = [(".", 1)]
@@ -363,7 +366,7 @@ class Folder:
             for found in self._walk(most, top=top, depth=depth):
                 if found.depth == DEPTH - 1 and stat.S_ISDIR(found.status.st_mode):
                     name = f"nested-{secrets.token_hex(4)}"
-                    with contextlib.suppress(OSError):  # it stays there, and the folder too deep
+                    with contextlib.suppress(OSError):  # then it stays, and the folder is still too deep
                         os.close(_own_folder(found.name, found.parent))
                         os.rename(found.name, name, src_dir_fd=found.parent, dst_dir_fd=self._fd)
                         moved.append(name)
@@ -376,10 +379,10 @@ class Folder:
             os.fchown(fd, top.st_uid, top.st_gid)
 
     def _walk(self, most: int, hidden: bool = True, top: str = ".", depth: int = 1) -> Iterator[_Found]:
-        """Everything below, at most `most`; entries that vanish meanwhile are left out.
+        """Yield all contents, at most `most` entries. Entries that disappear meanwhile are left out.
 
         Args:
-            top, depth: the folder to begin in, and how deep its contents are.
+            top, depth: the folder to begin with, and the level of its contents.
         """
         left = most
 
@@ -410,7 +413,7 @@ class Folder:
                 finally:
                     os.close(fd)
 
-        # A descriptor of its own: others that read the names through the same one would share its place among them.
+        # This needs its own descriptor: two readers of one descriptor would share the position in the list of names.
         begun = _open_folder(top, self._fd)
         try:
             yield from below(begun, "", depth)
@@ -419,14 +422,14 @@ class Folder:
 
 
 def remove(path: str | Path, at: int | None = None) -> None:
-    """Remove a file, a link, or a folder with all its contents, whatever code has made: folders deeper than the longest
-    path, folders without permissions. No link is followed. A missing path is not an error.
+    """Remove a file, a link, or a folder with all its contents, even folders that are deeper than the longest path or
+    have no permissions. Links are not followed. A missing path is not an error.
 
     Args:
-        at: descriptor of the folder that the path begins in.
+        at: descriptor of the folder that a relative path begins in.
 
     Raises:
-        OSError: something cannot be removed; everything else is.
+        OSError: something cannot be removed; everything else was removed.
     """
     try:
         os.unlink(path, dir_fd=at)
@@ -472,7 +475,7 @@ def _is_folder(name: str, at: int) -> bool:
 
 
 def _own_folder(path: str | Path, at: int | None) -> int:
-    """Open a folder, with permission to change it."""
+    """Open a folder, and give its owner all permissions."""
     fd = _open_folder(path, at)
     if os.fstat(fd).st_mode & 0o700 != 0o700:
         os.fchmod(fd, 0o700)
@@ -483,7 +486,7 @@ def _open_folder(name: str | Path, at: int | None) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=at)
     except PermissionError:
-        # Its owner, the kernel, has removed all permissions, which hides its contents. We run as the same user.
+        # The code has removed the permissions to hide the contents. This process has the same user, and restores them.
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
         try:
             os.chmod(f"/proc/self/fd/{fd}", 0o700)

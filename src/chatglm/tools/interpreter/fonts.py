@@ -12,9 +12,9 @@ _MOST = 64
 
 @functools.cache
 def chinese_fonts() -> tuple[str, ...]:
-    """Files of the fonts on this machine that have Chinese characters, as fontconfig knows them; asked once.
+    """Files of this machine's fonts with Chinese characters, by fontconfig. Looked up only once.
 
-    Empty without fontconfig: the shell then uses the names of the fonts that matplotlib finds.
+    Without fontconfig it is empty; then the shell uses the names of the fonts that matplotlib finds.
     """
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
 """The first program in the sandbox: it gives up its rights, and then becomes the kernel.
 
-Run as `python -I inside.py` with a policy as JSON on its standard input (made by `sandbox.py`). It knows the standard
-library and the files beside it, which import nothing of this package.
+It is run as `python -I inside.py`, with a policy as JSON on standard input (made by `sandbox.py`). It uses only the
+standard library and the files in its folder, which import nothing of this package.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def main() -> None:
 
 
 def _files_beside() -> str:
-    """The name of a package with the files beside this one. Their folder is not on the import path, so the code of a
-    cell cannot import them, and they hide no module of the same name."""
+    """Make a package of the files in this folder, and return its name. The folder is not on the import path, so that a
+    cell cannot import them, and they hide no module of the same name.
+    """
     package = types.ModuleType("_chatglm_interpreter")
     package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules[package.__name__] = package
@@ -65,7 +66,7 @@ def _files_beside() -> str:
 
 
 def _close_files(kept: set[int]) -> None:
-    """Keep standard output and error, and the given files; standard input becomes empty."""
+    """Close all files except standard output, standard error and the given ones. Standard input becomes empty."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     low = 3
@@ -77,7 +78,7 @@ def _close_files(kept: set[int]) -> None:
 
 
 def _restrict(policy: dict[str, Any], beside: str) -> None:
-    """Apply all layers but the filter of system calls: libraries must be loaded before it."""
+    """Apply all layers except the filter of system calls, because libraries must be loaded before it."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if the machine has no memory left, this process is killed first
     os.nice(policy["nice"])
@@ -109,7 +110,7 @@ def _filter(policy: dict[str, Any], beside: str) -> None:
 
 @contextlib.contextmanager
 def _layer(name: str) -> Any:
-    """Say in an error which layer it was."""
+    """Put the name of the layer in front of an error's message."""
     try:
         yield
     except Exception as error:
@@ -117,10 +118,11 @@ def _layer(name: str) -> Any:
 
 
 def _become(uid: int, reads: bool) -> None:
-    """If started by root: take another id. All capabilities of root are lost.
+    """Change to another user id, if root started the program. All capabilities of root are lost.
 
     Args:
-        reads: keep the one that reads folders which others may not, for a Python in root's home. Landlock says which.
+        reads: keep the capability to read folders that are closed to others, for a Python in root's home. Landlock
+            limits which folders can be read.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     os.setgroups([])

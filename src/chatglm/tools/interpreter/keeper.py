@@ -1,8 +1,8 @@
-"""The parent of a kernel that has no process namespace: `python keeper.py COMMAND…`.
+"""The parent of a kernel without a process namespace: `python keeper.py COMMAND…`.
 
-Orphaned processes below it become its children, so nothing escapes by forking twice. It ends all of them when it gets
-SIGTERM, when the program that started it dies, and when the command ends. It stays outside of the command's Landlock
-domain, so signals of the command do not reach it.
+Orphaned descendants become its children, so no process escapes by forking twice. The keeper ends all of them when it
+gets SIGTERM, when the program that started it ends, and when the command ends. It is outside of the command's Landlock
+domain, so the command cannot send signals to it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _end(status: int) -> None:
-    """Kill until nothing is left: a process may fork while the list is read."""
+    """Kill all descendants until none is left, because a process may fork while the list is read. Then exit."""
     give_up = time.monotonic() + _PATIENCE
     while time.monotonic() < give_up:
         for process in below(os.getpid()):
@@ -64,7 +64,7 @@ def _keep(command: list[str]) -> None:
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
-    if os.getppid() != started_by:  # it died before this was set
+    if os.getppid() != started_by:  # the starting program died before this was set
         os._exit(1)
     child = os.fork()
     if not child:

@@ -1,8 +1,9 @@
-"""One conversation's Python: a persistent IPython in a sandbox, from the host's side.
+"""The host's side of a kernel: the persistent IPython of one conversation, in a sandbox.
 
-Nothing that comes out of it is trusted. Its messages are bounded and of five kinds (`channel.py`); text is cut and has
-no escape sequences, pictures are PNG files (`output.py`); files are opened only below the conversation's folder
-(`folder.py`). A kernel that breaks a rule or a limit is ended (`watchdog.py`), and no other kernel is affected.
+Nothing that comes from the kernel is trusted. Its messages are limited in size, and of five kinds (`channel.py`). Text
+is cut and has no escape sequences, and pictures are PNG files (`output.py`). Files are opened only in the
+conversation's folder (`folder.py`). A kernel that breaks a rule or a limit is ended (`watchdog.py`); other kernels are
+not affected.
 """
 
 from __future__ import annotations
@@ -32,33 +33,33 @@ __all__ = ["IMPORTS", "RESTARTED", "Kernel"]
 RESTARTED = "内核已重启，之前的变量不再存在。"
 """The text for the model when its variables are gone."""
 IMPORTS = ("numpy", "pandas", "matplotlib.pyplot")
-"""Modules that most cells import, and whose import takes longest."""
+"""Modules that most cells import, and whose import takes long."""
 
 _CODE = 1 << 20
 _START_S = 30.0
 _NAMES = 100
-"""Most files that one cell names."""
+"""Most names in `Cell.files`."""
 _CHUNK = 256 << 10
 _COUNTED = 100_000
-"""Most files of a folder that are counted, if there are too many."""
+"""Most files and folders of a conversation's folder that are counted."""
 _FULL = "Nothing more can be {} until some are removed, for example with os.remove or shutil.rmtree."
 _SURPLUS = 100
-"""Messages that came before the last one was answered: an interrupted shell may send some."""
+"""Most messages of one cell that come before the last one was answered. An interrupted shell may send some."""
 _PAUSE = 0.002
-"""Seconds between two looks at output that nobody will see."""
+"""Seconds between two reads of output that is not kept."""
 
 
 class Kernel:
-    """One conversation's Python. Belongs to the event loop that it was started in.
+    """The Python of one conversation. It belongs to the event loop in which it was started.
 
     Attributes:
-        folder: its path.
+        folder: path of the conversation's folder.
     """
 
     def __init__(self, folder: Path, limits: Limits, tier: Tier | None) -> None:
-        """Use `start`."""
+        """Use `start` instead."""
         self.folder = folder
-        self.noted = False  # whether the next cell is told that variables are gone
+        self.noted = False  # whether the next cell's text must say that variables are gone
         self._limits = limits
         self._tier = tier
         self._files = Folder(folder)
@@ -71,14 +72,14 @@ class Kernel:
 
     @classmethod
     async def start(cls, folder: Path, limits: Limits = Limits(), *, tier: Tier | None = None) -> Kernel:  # noqa: B008
-        """Start one.
+        """Start a kernel.
 
         Args:
-            folder: of the conversation; made if it is missing. The code may change everything in it.
-            tier: of the sandbox (`sandbox.start`).
+            folder: the conversation's folder; made if it is missing. The code may change everything in it.
+            tier: tier of the sandbox (see `sandbox.start`).
 
         Raises:
-            SandboxError: this machine cannot confine it, or it does not start.
+            SandboxError: this machine cannot run code safely, or the kernel does not start.
             DependencyError: IPython is not installed.
         """
         if importlib.util.find_spec("IPython") is None:
@@ -98,7 +99,7 @@ class Kernel:
 
     @property
     def used(self) -> bool:
-        """Whether there may be variables, which are lost with its process."""
+        """Whether there may be variables, which would be lost with the process."""
         return self.noted or (self._process is not None and self._process.cells > 0)
 
     @property
@@ -107,15 +108,16 @@ class Kernel:
         return self._turn.locked()
 
     async def run(self, code: str, on_output: Callable[[str], None] | None = None) -> Cell:
-        """Run a cell; cells run one after the other. Cancelling this interrupts the cell, and keeps the variables.
+        """Run a cell. Cells run one after the other. Cancelling this call interrupts the cell, and keeps the variables.
 
-        A kernel that was ended is started again, and the cell's text begins with `RESTARTED`.
+        If the kernel was ended, it is started again, and the cell's text begins with `RESTARTED`.
 
         Args:
-            on_output: gets the text as it comes, in this event loop.
+            on_output: called with each piece of text as it arrives, in this event loop. Its errors are raised here, at
+                the end of the cell.
 
         Raises:
-            SandboxError: it cannot be started again, or is closed. Never for what the code did.
+            SandboxError: the kernel cannot be started again, or is closed. Errors of the code are in `Cell.error`.
         """
         await self._turn.acquire()
         self._cell = asyncio.create_task(self._run(code, on_output))
@@ -133,19 +135,19 @@ class Kernel:
                 await self._process.ask("import", names=list(modules))
 
     async def interrupt(self) -> None:
-        """Interrupt the cell that runs, as Ctrl-C does; after two seconds the kernel is ended."""
+        """Interrupt the running cell, like Ctrl-C. If it has not stopped after two seconds, the kernel is ended."""
         if self._process is not None and self.busy:
             self._asked_to_stop = True
             self._process.watchdog.interrupt("it was asked to stop")
 
     async def move(self, path: Path) -> None:
-        """Replace another folder: its contents move into this one, which then gets its path.
+        """Let the kernel's folder replace another one: the contents of that one move into it, and it gets that path.
 
         Args:
-            path: of a folder that no kernel uses, on the same disk; it need not exist.
+            path: path of a folder that no kernel uses, on the same disk. It need not exist.
 
         Raises:
-            OSError: its contents cannot be moved; both folders stay where they are.
+            OSError: the contents cannot be moved; both folders are unchanged.
         """
         async with self._turn:
             await asyncio.to_thread(self._files.replace, path)
@@ -155,7 +157,7 @@ class Kernel:
                 await self._process.ask("folder", old=str(old), path=str(path))
 
     async def settled(self) -> None:
-        """Return when no cell runs or waits."""
+        """Wait until no cell runs or waits."""
         async with self._turn:
             pass
 
@@ -168,7 +170,7 @@ class Kernel:
         self.uploaded(name, await self._files.put(name, data, self._limits))
 
     def uploaded(self, name: str, mark: Mark) -> None:
-        """Note that a file was stored in the folder, so that it does not count as made by the next cell."""
+        """Note that a file was stored in the folder, so that `Cell.files` of the next cell does not name it."""
         self._marks[name] = mark
 
     def files(self) -> dict[str, int]:
@@ -176,21 +178,21 @@ class Kernel:
         return {name: mark.size for name, mark in self._files.marks(self._limits.files).items()}
 
     def open(self, name: str) -> BinaryIO:
-        """A file of the folder; regular files only, and no links on the way.
+        """Open a regular file of the folder. Links are not followed.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no such file.
         """
         return self._files.open(name)
 
     async def end(self, reason: str) -> None:
-        """End its process; the next cell starts another one, and is told so."""
+        """End the process. The next cell starts another one, and its text says so."""
         if self._process is not None:
             self.noted = self.used
             await self._process.end(reason)
 
     async def close(self) -> None:
-        """End it for good. The contents of the folder stay."""
+        """End the kernel for good. The contents of the folder stay."""
         self._closed = True
         if self._process is not None:
             await self._process.end("it was closed")
@@ -221,7 +223,7 @@ class Kernel:
             await self.end("what may be written or made in its folder has changed")
         if not self.alive:
             await self._begin(limits)
-            before = await asyncio.to_thread(self._files.usage, _COUNTED)  # it may have a folder for temporary files
+            before = await asyncio.to_thread(self._files.usage, _COUNTED)  # with a folder for temporary files
         if self.noted:
             self.noted = False
             output.note(RESTARTED)
@@ -242,7 +244,7 @@ class Kernel:
         return Cell(text, tuple(output.pictures), files, output.error, process.ended, seconds)
 
     async def _look(self) -> tuple[Usage, list[str]]:
-        """Contents of the folder before a cell, and what the cell is told of them."""
+        """Size of the folder before a cell, and notes about it for the cell's text."""
         notes = []
         usage = await asyncio.to_thread(self._files.usage, _COUNTED)
         if usage.depth >= DEPTH:
@@ -262,9 +264,9 @@ class Kernel:
         return usage, notes
 
     def _within(self, usage: Usage) -> Limits:
-        """The limits of a process: where the folder is over one, code can remove files, and not add to them."""
+        """The limits of a process. If the folder is over one of its limits, code can remove files, but not add any."""
         limits = self._limits
-        deep = usage.depth >= DEPTH  # what lies deeper is not counted
+        deep = usage.depth >= DEPTH  # deeper contents are not counted
         if usage.size > limits.folder or deep:
             limits = replace(limits, file=0)
         if usage.number > limits.files or deep:
@@ -274,7 +276,7 @@ class Kernel:
     def _over(self, cell: asyncio.Task[Cell]) -> None:
         self._turn.release()
         if not cell.cancelled():
-            cell.exception()  # its error may have no reader
+            cell.exception()  # marks its error as read, because perhaps nobody waits for it
 
     def _changed(self) -> tuple[str, ...]:
         before, self._marks = self._marks, self._files.marks(self._limits.files)
@@ -283,9 +285,10 @@ class Kernel:
 
 
 class _Process:
-    """One process of the shell, from its start to its end: its messages, its output, its watchdog.
+    """One process of the shell, with its messages, its output and its watchdog.
 
-    Outside of an exchange nothing is read: output between cells waits, and a process that writes too much is blocked.
+    Output and messages are read only during an exchange. Output between cells waits, and a process that writes too much
+    is blocked.
     """
 
     def __init__(self, folder: Folder, limits: Limits, tier: Tier | None) -> None:
@@ -295,11 +298,11 @@ class _Process:
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(limits.picture)
         self._outgoing = bytearray()
-        self._number = 0  # of the exchange
-        self._inside = 0  # the shell's process number, as it knows it
+        self._number = 0  # number of the exchange
+        self._inside = 0  # the shell's process id inside the sandbox
         self._until = ""
         self._output: Output | None = None
-        self._parts = self._surplus = self._received = 0  # messages, and bytes, of the exchange
+        self._parts = self._surplus = self._received = 0  # messages and bytes of the exchange
         self._over: asyncio.Future[None] | None = None
         self._gone = self._loop.create_future()
 
@@ -308,10 +311,10 @@ class _Process:
         return self.watchdog.ended or self.watchdog.ending
 
     async def begin(self) -> None:
-        """Start it.
+        """Start the process.
 
         Raises:
-            SandboxError: it does not start; the message has what it printed.
+            SandboxError: it does not start; the message has its output.
         """
         output = Output(self.limits)
         self.watchdog.start()
@@ -335,10 +338,10 @@ class _Process:
         self.watchdog.rest()
 
     async def run(self, code: str, output: Output, before: Usage) -> None:
-        """Run a cell to its end, or the process's.
+        """Run a cell until it ends, or the process does.
 
         Args:
-            before: contents of the folder.
+            before: size of the folder before the cell.
         """
         self.cells += 1
         self.watchdog.cell(before)
@@ -349,13 +352,13 @@ class _Process:
             self.watchdog.rest()
 
     async def ask(self, kind: str, output: Output | None = None, **fields: object) -> None:
-        """Send a message; return when the shell has carried it out, or is gone."""
+        """Send a message, and wait until the shell has carried it out, or has ended."""
         self._number += 1
         self._post(frame(kind, number=self._number, **fields))
         await self._exchange(output or Output(self.limits), "done")
 
     async def end(self, reason: str) -> None:
-        """End it; return when nothing of it is left."""
+        """End the process, and wait until all its child processes are gone."""
         self.watchdog.end(reason)
         await asyncio.shield(self._gone)
 
@@ -369,7 +372,7 @@ class _Process:
         self._loop.add_reader(confined.printed, self._printed)
         try:
             await self._over
-        except asyncio.CancelledError:  # the event loop closes
+        except asyncio.CancelledError:  # the event loop is being closed
             self.watchdog.end("its cell was given up")
             raise
         finally:
@@ -419,7 +422,7 @@ class _Process:
             self.watchdog.end(str(error))
 
     def _heard(self, message: Frame) -> None:
-        """Take one message.
+        """Process one message.
 
         Raises:
             SandboxError: the message is unknown, or not allowed now.
@@ -451,10 +454,10 @@ class _Process:
             self._post(frame("read", number=number))
 
     def _count(self) -> None:
-        """Count a message: reading it costs the host time, whatever it says.
+        """Count a message, because each one takes time of the host.
 
         Raises:
-            SandboxError: there were too many.
+            SandboxError: there were too many messages or bytes.
         """
         self._parts += 1
         self._surplus += self._frames.waiting > 0
@@ -477,17 +480,17 @@ class _Process:
         elif self._output is not None:
             self._output.printed(data)
             self._bound(self._output)
-            if self._output.total > self.limits.shown:  # read it in few, large pieces
+            if self._output.total > self.limits.shown:  # then read it in a few large pieces
                 self._loop.remove_reader(printed)
                 self._loop.call_later(_PAUSE, self._read_on, self._over)
 
     def _read_on(self, over: asyncio.Future[None] | None) -> None:
-        """Read output again, if its exchange goes on."""
+        """Read output again, if its exchange has not ended."""
         if over is not None and over is self._over and not over.done():
             self._loop.add_reader(self.watchdog.started.result().printed, self._printed)
 
     def _read_printed(self) -> None:
-        """Read the output up to now, and no more: a process may go on printing for ever."""
+        """Read the output up to now. Not more, because a process may print for ever."""
         if self._output is not None and (size := _waiting(self.watchdog.started.result().printed)):
             with contextlib.suppress(OSError):
                 self._output.printed(os.read(self.watchdog.started.result().printed, size))
@@ -497,7 +500,7 @@ class _Process:
             self.watchdog.end(f"more than {self.limits.output >> 20} MiB of output in one cell")
 
     def _on_end(self) -> None:
-        """Called by the watchdog's thread."""
+        """Called by the watchdog's thread when everything has ended."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._after_end)
 
@@ -519,7 +522,7 @@ class _Process:
 
 
 def _waiting(pipe: int) -> int:
-    """Bytes that wait in a pipe."""
+    """Number of bytes that can be read from a pipe."""
     import fcntl
     import termios
 

@@ -1,8 +1,8 @@
-"""Landlock: a process gives up files, TCP and signals for itself and for all that it starts. It needs three system
-calls, no dependency, and nothing of this package, because it runs inside the sandbox.
+"""Landlock: a process gives up access to files, TCP and signals, for itself and for all its child processes. This needs
+three system calls. It has no dependency and uses nothing of this package, because it runs inside the sandbox.
 
 Source of the numbers and structures: `include/uapi/linux/landlock.h` and `Documentation/userspace-api/landlock.rst` of
-Linux. What each version of the interface (ABI) added: 2 (Linux 5.19) links and renames between folders, 3 (6.2)
+Linux. Additions of each version of the interface (ABI): 2 (Linux 5.19) links and renames between folders, 3 (6.2)
 truncation, 4 (6.7) TCP, 5 (6.10) ioctl of devices, 6 (6.12) scopes: signals and abstract sockets, 7 (6.15) logging.
 """
 
@@ -38,7 +38,7 @@ __all__ = ["READ", "READ_EXECUTE", "READ_WRITE", "WORK", "abi", "restrict"]
 READ = _READ_FILE | _READ_FOLDER
 READ_EXECUTE = READ | _EXECUTE
 READ_WRITE = _READ_FILE | _WRITE_FILE
-# Files, folders and symbolic links: no devices, no sockets, and no FIFO, which would hold up whoever opens it.
+# Files, folders and symbolic links, but no devices, no sockets, and no FIFO, which would block whoever opens it.
 WORK = (
     READ_EXECUTE
     | _WRITE_FILE
@@ -51,8 +51,8 @@ WORK = (
     | _REFER
 )
 
-_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE  # the kernel refuses others for a file
-_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many of the rights above each version knows
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE  # Linux refuses other rights for a file
+_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of the rights above that each version knows
 _TCP = 0b11  # bind, connect
 _SCOPES = 0b11  # abstract unix sockets, signals
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
@@ -70,9 +70,9 @@ class _Beneath(ctypes.Structure):
 
 
 def abi() -> int:
-    """The version of the interface that this kernel has; 0: none, or switched off."""
+    """The version of the interface in this Linux; 0: it has none, or it is switched off."""
     if sys.platform != "linux":
-        return 0  # the number belongs to another call
+        return 0  # there, the number is that of another call
     try:
         return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
     except OSError:
@@ -80,17 +80,17 @@ def abi() -> int:
 
 
 def restrict(rules: Mapping[str, int], at_most: int | None = None) -> int:
-    """Refuse this process every file that lies beneath none of the paths, TCP, and signals to others (ABI 6).
+    """Deny this process all files outside of some paths, TCP, and signals to others (ABI 6).
 
     Args:
-        rules: what is allowed beneath each path; a path that does not exist is left out.
-        at_most: behave as on an older kernel, for tests.
+        rules: the rights for each path and everything below it. A path that does not exist is left out.
+        at_most: highest version to use, for tests.
 
     Returns:
-        The version that is in force.
+        the version that is used.
 
     Raises:
-        OSError: this kernel has no Landlock.
+        OSError: this Linux has no Landlock.
     """
     version = abi() if at_most is None else min(abi(), at_most)
     if version < 1:

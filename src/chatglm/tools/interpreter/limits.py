@@ -11,20 +11,23 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one kernel. Sizes are bytes, times are seconds.
+    """Limits of one kernel. Sizes are in bytes, times in seconds.
 
     Attributes:
-        memory: of all its processes together (proportional set size, page tables).
-        file, folder, files: the largest file; all files of the conversation's folder together; how many files and
-            folders it has. `file` 0: no file can be written; `files` 0: none can be made.
-        processes: at once, threads included.
-        open_files: of each process.
-        seconds, cpu: of one cell, by the clock and of processors.
-        idle_cpu: of processors, between cells.
-        shown: text of one cell that people get.
-        told: characters of it that the model gets.
-        output, parts: text of one cell at which it is ended; results, tracebacks and pictures at which it is.
-        pictures, picture, side: pictures of one cell; bytes, and pixels of each side, of one.
+        memory: memory of all its processes together (proportional set size, page tables).
+        file: size of a file; 0: no file can be written.
+        folder: size of all files in the conversation's folder.
+        files: number of files and folders in that folder; 0: none can be made.
+        processes: number of processes and threads at once.
+        open_files: number of open files of each process.
+        seconds, cpu: time of one cell, and its processor time.
+        idle_cpu: processor time between two cells.
+        shown: size of one cell's text for people.
+        told: number of characters of one cell's text for the model.
+        output: size of one cell's output; beyond it, the kernel is ended.
+        parts: number of one cell's results, tracebacks and pictures; beyond it, the kernel is ended.
+        pictures: number of pictures of one cell that are kept.
+        picture, side: size of a picture, and pixels of each side; larger ones are left out.
     """
 
     memory: int = 1024 * _MIB
@@ -50,12 +53,12 @@ class Cell:
     """The result of a cell.
 
     Attributes:
-        text: what it printed and its results, in their order, cut to `Limits.shown`.
+        text: its output and results in order, cut to `Limits.shown`.
         pictures: PNG files, checked.
-        files: names of files that it made or changed, beneath the conversation's folder.
+        files: paths, in the conversation's folder, of files that it made or changed.
         error: the traceback of the exception that ended it; "" if none did.
-        ended: why the kernel was ended, and with it all variables; "" if it goes on.
-        seconds: that it took.
+        ended: why the kernel was ended, so that all variables are lost; "" if it was not.
+        seconds: duration of the cell.
     """
 
     text: str = ""

@@ -1,4 +1,4 @@
-"""Output of a cell: foreign bytes become text that is safe to show, and pictures that are PNG files."""
+"""Converts the output of a cell, which is foreign: text becomes safe to show, and pictures are checked PNG files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatglm.tools.pictures import png_problem
 __all__ = ["RESULT", "Output", "clean"]
 
 RESULT = 8 << 10
-"""Most characters of one result or traceback, and some more for the shell's note about characters left out."""
+"""Most characters of one result or traceback. The shell's note about omitted characters may be added to it."""
 
 _ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-Z\\^-~]")
 _UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,4096}\x1b?|[ -/]*)|\x9b[0-?]*[ -/]*)\Z")
@@ -32,7 +32,7 @@ class Output:
         self.total = 0
         self.pictures: list[bytes] = []
         self.error = ""
-        self.failure: Exception | None = None  # of `on_output`
+        self.failure: Exception | None = None  # an error of `on_output`
         self._limits = limits
         self._tell = on_output
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -43,7 +43,7 @@ class Output:
         self._full = False
 
     def printed(self, data: bytes) -> None:
-        """Bytes that the cell or its children wrote."""
+        """Add bytes that the cell or its child processes printed."""
         self.total += len(data)
         if not self._cut:
             self._add(self._decoder.decode(data[: 2 * self._limits.shown]))
@@ -57,16 +57,16 @@ class Output:
         self._block(text)
 
     def fail(self, text: str) -> None:
-        """The traceback that ended the cell."""
+        """Set the traceback that ended the cell."""
         self.total += len(text)
         self.error = clean(text[: RESULT + 100])
 
     def picture(self, data: bytes, size: int) -> None:
-        """Add a picture. If it is invalid, or one too many, a note replaces it.
+        """Add a picture. If it is invalid, or there are too many, a note replaces it.
 
         Args:
-            data: the file; empty if it was too large to be kept.
-            size: of the file, in bytes.
+            data: the PNG file; empty if it was too large to be kept.
+            size: size of the file in bytes.
         """
         self.total += size
         if len(self.pictures) == self._limits.pictures:
@@ -124,6 +124,6 @@ class Output:
 
 
 def clean(text: str) -> str:
-    """Text without escape sequences of terminals, control characters and halves of characters."""
+    """Remove escape sequences of terminals and control characters, and replace lone surrogates."""
     text = _ESCAPES.sub("", text).translate(_CONTROL)
     return text.encode("utf-8", "replace").decode("utf-8")

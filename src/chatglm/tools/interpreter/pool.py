@@ -1,10 +1,11 @@
-"""The kernels of a process: one for each conversation that runs code, and no more than the machine has room for.
+"""Manages the kernels of a process: one for each conversation that runs code, up to a limit.
 
-Kernels live in their own event loop, in a thread: callers in any event loop may use them, and none is blocked.
+Kernels run in their own event loop, in a thread. Callers in any event loop may use them without being blocked.
 
-A conversation's folder is named by a hash of the user and the conversation, so no name of theirs reaches the file
-system. It outlives the kernel; `end` removes it, and so does `close` where no home was given. Several processes may
-have one home: of these, one at a time has a conversation's kernel and takes its uploads, and all may read its files.
+The name of a conversation's folder is a hash of the user and the conversation, so their names are never used in the
+file system. The folder stays after the kernel has ended. `end` removes it; `close` removes it if no home was given.
+Several processes may use one home. Then only one of them at a time has a conversation's kernel and accepts its uploads,
+but all may read its files.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ _REMEMBERED = 4096
 class _Conversation:
     user: str
     path: Path
-    noted: bool  # its next cell is told that variables are gone
+    noted: bool  # its next cell's text must say that variables are gone
     kernel: Kernel | None = None
-    placed: bool = False  # has one of the places, with a kernel or while one starts
+    placed: bool = False  # whether it has one of the places: for a kernel, or one that starts
     used: float = field(default_factory=time.monotonic)
-    uploads: int = 0  # in progress
-    uploaded: dict[str, Mark] = field(default_factory=dict)  # files, as they were then
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one cell after the other
-    moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is exchanged
+    uploads: int = 0  # number of uploads in progress
+    uploaded: dict[str, Mark] = field(default_factory=dict)  # uploaded files, as they were then
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a cell runs
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is replaced
     starting: asyncio.Task[None] | None = None
     ending: asyncio.Task[None] | None = None
     claim: Claim = field(init=False)  # held while it has a kernel or uploads
@@ -62,7 +63,7 @@ class _Conversation:
         self.claim = Claim(self.path)
 
     def leave(self) -> None:
-        """Let other processes have the folder, if nothing here needs it."""
+        """Release the folder for other processes, if nothing in this process needs it."""
         if self.kernel is None and self.starting is None and not self.placed and not self.uploads:
             self.claim.release()
 
@@ -81,14 +82,19 @@ class Kernels:
     """The Python interpreters (kernels) of all conversations.
 
     Args:
-        home: where the conversations' folders are kept; None: a temporary folder, removed by `close`.
-        most, each: kernels at once, including spare ones; kernels of one user.
+        home: folder for the conversations' folders; None: a temporary folder, which `close` removes.
+        limits: limits of each kernel.
+        most: most kernels at once, including spare ones.
+        each: most kernels of one user.
         idle: seconds without a cell after which a kernel is ended.
-        spare: spare kernels, which have imported the usual packages, so that a conversation's first cell starts
-            quickly.
+        spare: number of spare kernels, which have imported the usual packages, so that a conversation's first cell
+            starts quickly.
         tier: tier of the sandbox; None: the best that this machine has.
         patience: seconds that a cell waits for a kernel when all are busy.
-        kept: folders that one user may have; a further one replaces the least recently used. None: no limit.
+        kept: most folders of one user; another one replaces the least recently used. None: no limit.
+
+    Raises:
+        InputError: `kept` is less than `each`.
     """
 
     def __init__(
@@ -138,7 +144,7 @@ class Kernels:
         self, conversation: str, code: str, *, user: str = "", on_output: Callable[[str], None] | None = None
     ) -> Cell:
         """Run a cell in the conversation's kernel, which is started if there is none. Cells of one conversation run one
-        after the other; to cancel this interrupts the cell.
+        after the other. Cancelling this call interrupts the cell.
 
         Args:
             user: the owner of the conversation: users share kernels fairly, and each has separate conversations.
@@ -173,7 +179,7 @@ class Kernels:
             await self._there(self._end_upload(of, name, mark))
 
     async def state(self, conversation: str, *, user: str = "") -> Literal["running", "idle"] | None:
-        """Whether the conversation has a kernel, or only a folder; None: neither."""
+        """Whether the conversation has a kernel ("running"), or only a folder ("idle"); None: neither."""
         return await self._there(self._state(user, conversation))
 
     async def marks(self, conversation: str, *, user: str = "") -> dict[str, Mark] | None:
@@ -186,10 +192,10 @@ class Kernels:
         return {name: mark.size for name, mark in (marks or {}).items()}
 
     async def open(self, conversation: str, name: str, *, user: str = "") -> BinaryIO:
-        """A file of the conversation's folder; regular files only, and no links on the way.
+        """Open a regular file of the conversation's folder. Links are not followed.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no such file.
         """
         file = await self._there(self._look(user, conversation, lambda folder: folder.open(name)))
         if file is None:
@@ -197,14 +203,14 @@ class Kernels:
         return file
 
     async def uploaded(self, conversation: str, *, user: str = "") -> dict[str, Mark]:
-        """The files that were stored by `put`, as they were then, as far as this process remembers."""
+        """The files that `put` has stored in this process, as they were then."""
         return await self._there(self._uploaded(user, conversation))
 
     async def delete(self, conversation: str, name: str, *, user: str = "") -> None:
         """Delete a regular file of the conversation's folder.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no such file.
         """
 
         def work(folder: Folder) -> bool:
@@ -227,14 +233,14 @@ class Kernels:
         await self._there(self._end(user, conversation, keep))
 
     async def close(self) -> None:
-        """End all kernels. Folders beneath a home that was given stay. A second call does nothing."""
+        """End all kernels. If a home was given, the folders in it stay. A second call does nothing."""
         if self._closing:
             return
         self._closing = True
         await self._thread.awaited(self._close())
         await asyncio.to_thread(self._thread.close)
 
-    # What follows runs in the kernels' own event loop.
+    # The methods below run in the kernels' own event loop.
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the kernels' event loop."""
@@ -249,7 +255,7 @@ class Kernels:
             of = await self._conversation(user, name)
             async with of.turn:
                 if self._conversations.get((user, name)) is not of:
-                    continue  # it was ended meanwhile, and this is the first cell of a new one with its name
+                    continue  # it was ended meanwhile; this cell is the first one of a new conversation
                 kernel = await self._kernel(of)
                 try:
                     return await kernel.run(code, on_output)
@@ -258,16 +264,16 @@ class Kernels:
                     self._soon(self._freed(kernel))
 
     async def _freed(self, kernel: Kernel) -> None:
-        """Called after a cell: a waiting conversation may get the kernel's place, once the kernel is idle."""
+        """Called after a cell. When the kernel is idle, a waiting conversation may get its place."""
         await kernel.settled()
         self._grant()
 
     async def _kernel(self, of: _Conversation) -> Kernel:
-        """The conversation's kernel, with a place. The caller may be cancelled; a started kernel continues."""
+        """The conversation's kernel, with a place. If the caller is cancelled, the start of a kernel continues."""
         if of.ending is not None:
             await asyncio.shield(of.ending)
         if of.kernel is not None and (of.kernel.alive or not self._spares):
-            return of.kernel  # one that has died starts again by itself
+            return of.kernel  # a dead kernel starts again by itself
         if of.starting is None:
             of.claim.take()
             if not of.placed:
@@ -285,7 +291,7 @@ class Kernels:
 
     async def _begin(self, of: _Conversation) -> None:
         try:
-            if of.kernel is not None:  # it has died, and a spare one is there at once
+            if of.kernel is not None:  # it has died; a spare kernel is ready at once
                 dead, of.kernel = of.kernel, None
                 of.noted = of.noted or dead.used
                 await dead.close()
@@ -309,7 +315,7 @@ class Kernels:
                         await kernel.move(of.path)
                         kernel.noted, of.noted = of.noted, False
                         return kernel
-                except OSError:  # another one is started in its stead
+                except OSError:  # then another one is started instead
                     pass
                 except BaseException:
                     await kernel.close()
@@ -317,7 +323,7 @@ class Kernels:
             await self._drop(kernel)
         placed = sum(other.placed for other in self._conversations.values())
         if self._spares and placed + len(self._spares) > self._most:
-            await self._drop(self._spares.pop())  # not for this one: files are on their way into its folder
+            await self._drop(self._spares.pop())  # it cannot be used, because files are being uploaded into the folder
         kernel = await Kernel.start(of.path, self.limits, tier=self.tier)
         kernel.noted, of.noted = of.noted, False
         return kernel
@@ -328,7 +334,7 @@ class Kernels:
         """Wait for a place.
 
         Raises:
-            QueueFullError: there was none for too long.
+            QueueFullError: no place was free within `patience` seconds.
         """
         waiter = _Waiter(of, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
@@ -358,12 +364,12 @@ class Kernels:
             self._waiting.remove(waiter)
 
     def _make_room(self, of: _Conversation) -> bool:
-        """Whether there is a place for it; an idle kernel may be ended for that."""
+        """Whether there is a place for a conversation. An idle kernel may be ended for it."""
         placed = [other for other in self._conversations.values() if other.placed]
         own = [other for other in placed if other.user == of.user]
         if len(own) >= self._each:
             placed = own
-        elif len(placed) + self._starting < self._most:  # a spare kernel makes room by becoming this one's
+        elif len(placed) + self._starting < self._most:  # a spare kernel can become this one's
             return True
         idle = [other for other in placed if other.idle and other.kernel is not None]
         if not idle:
@@ -376,7 +382,7 @@ class Kernels:
         return sum(other.placed and other.user == user for other in self._conversations.values())
 
     def _retire(self, of: _Conversation, reason: str) -> asyncio.Task[None]:
-        """End an idle conversation's kernel; its next cell is told."""
+        """End the kernel of an idle conversation. The text of its next cell says so."""
         kernel, of.kernel, of.placed = of.kernel, None, False
         assert kernel is not None
         of.noted = kernel.used
@@ -411,9 +417,9 @@ class Kernels:
             if kernel is not None:
                 await kernel.close()
             await asyncio.to_thread(_remove, path)
-            if not isinstance(error, Exception):  # the pool closes
+            if not isinstance(error, Exception):  # the pool is being closed
                 raise
-            return  # the next caller gets the reason
+            return  # the next caller's start shows the reason
         finally:
             self._starting -= 1
         if self._closed:
@@ -427,7 +433,7 @@ class Kernels:
         await asyncio.to_thread(_remove, kernel.folder)
 
     async def _tend(self) -> None:
-        """End kernels that have been idle for long."""
+        """End kernels that have been idle for too long."""
         while True:
             await asyncio.sleep(min(self._idle / 4, 15.0))
             now = time.monotonic()
@@ -445,7 +451,7 @@ class Kernels:
         try:
             if self._given is None:
                 self._home = Path(tempfile.mkdtemp(prefix="chatglm-"))
-                self._home.chmod(0o711)  # root's kernels, which are other users, pass through it
+                self._home.chmod(0o711)  # kernels started by root run as other users, who must enter it
             else:
                 self._given.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._home = self._given.absolute()
@@ -453,7 +459,7 @@ class Kernels:
             where = self._given or tempfile.gettempdir()
             raise SandboxError(f"{where}: no folder for the interpreter can be made ({error.strerror})") from None
         if self._given is not None:
-            for left in self._home.glob(".spare-*"):  # of a process that was killed
+            for left in self._home.glob(".spare-*"):  # left by a process that was killed
                 if not _lives(left.name.split("-")[1]):
                     await asyncio.to_thread(_remove, left)
         self._soon(self._tend())
@@ -465,13 +471,13 @@ class Kernels:
             await self._open_home()
             path = self._path(user, name)
             claim = Claim(path)
-            with contextlib.suppress(BusyError):  # else it is another process's to put in order
+            with contextlib.suppress(BusyError):  # else another process uses the folder, and does this
                 claim.take()
                 try:
                     recover(path)
                 finally:
                     claim.release()
-            # Where there is a folder already, an earlier process had a kernel for it.
+            # If there is a folder already, an earlier process had a kernel for it.
             of = self._conversations.setdefault((user, name), _Conversation(user, path, path.is_dir()))
             self._forget()
             self._limit(user)
@@ -497,7 +503,7 @@ class Kernels:
                 if not of.placed and of.idle and not of.uploads and of.path.is_dir():
                     if self._kept is None:
                         del self._conversations[key]
-                    else:  # an unknown folder would stay for ever
+                    else:  # a folder that is not remembered would never be removed
                         self._soon(self._end(*key, False))
 
     async def _begin_upload(self, user: str, name: str) -> tuple[_Conversation, Folder]:
@@ -522,7 +528,7 @@ class Kernels:
             of.kernel.uploaded(name, mark)
         of.uploaded.pop(name, None)
         of.uploaded[name] = mark
-        if len(of.uploaded) > self.limits.files:  # names may come and go
+        if len(of.uploaded) > self.limits.files:  # files may be deleted, but names stay here
             del of.uploaded[next(iter(of.uploaded))]
 
     async def _uploaded(self, user: str, name: str) -> dict[str, Mark]:
@@ -530,7 +536,7 @@ class Kernels:
         return {} if of is None else dict(of.uploaded)
 
     async def _look(self, user: str, name: str, look: Callable[[Folder], T]) -> T | None:
-        """Read the conversation's folder; None: it has none, and none is made."""
+        """Read the conversation's folder. None: it has none; none is made."""
         if (user, name) not in self._conversations:
             await self._open_home()
             path = self._path(user, name)
@@ -582,7 +588,7 @@ class Kernels:
             if not waiter.granted.done():
                 waiter.granted.set_exception(SandboxError("the interpreter has been closed"))
         tasks = [task for task in self._tasks if not task.done()]
-        for again in (True, False):  # the second time, also kernels that were starting
+        for again in (True, False):  # the second time, to end kernels that were starting
             kernels = [*self._spares, *(of.kernel for of in self._conversations.values() if of.kernel is not None)]
             await asyncio.gather(*(kernel.close() for kernel in kernels), return_exceptions=True)
             for task in tasks if again else ():
@@ -604,16 +610,16 @@ class Kernels:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # who waited for it may have left
+            task.exception()  # marks its error as read, because perhaps nobody waits for it
 
 
 def folder_of(home: Path, conversation: str, user: str = "") -> Path:
-    """A conversation's folder, beneath a home that `Kernels` was given."""
+    """The path of a conversation's folder in the home of `Kernels`."""
     return home / hashlib.sha256(f"{user}\0{conversation}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder; what cannot be removed stays where it is."""
+    """Remove a folder. Contents that cannot be removed stay."""
     with contextlib.suppress(OSError):
         remove(path)
 

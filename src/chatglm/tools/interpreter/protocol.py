@@ -1,9 +1,9 @@
-"""Texts of the interpreter for the model, in the official form.
+"""Makes the texts of the interpreter for the model, in the official form.
 
-From ChatGLM3's PROMPT.md and `composite_demo/demo_ci.py`, and GLM-4's `composite_demo/src/tools/python.py`: the text of
-the output, cut to 1,024 characters with ` [TRUNCATED]`; `[Image]` for a picture; a notice of an uploaded file in front
-of the user's question. ChatGLM3's ```` ```result ```` fence and the system prompts belong to the prompt, and are made
-with it (`chat/formats.py`).
+The form is that of ChatGLM3's PROMPT.md and `composite_demo/demo_ci.py`, and of GLM-4's
+`composite_demo/src/tools/python.py`: the text of the output, cut to 1,024 characters with ` [TRUNCATED]`; `[Image]` for
+a picture; a notice of an uploaded file in front of the user's question. ChatGLM3's ```` ```result ```` fence and the
+system prompts are parts of the prompt, and are made there (`chat/formats.py`).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from chatglm.tools.interpreter.limits import Cell
 __all__ = ["FOLDER", "observation", "upload_notice"]
 
 FOLDER = "/mnt/data"
-"""The conversation's folder, as the official prompts tell the model."""
+"""Path of the conversation's folder in the official prompts."""
 _IMAGE = "[Image]"
 _TRUNCATED = " [TRUNCATED]"
 
 
 def observation(cell: Cell, characters: int = 1024) -> str:
-    """The result of a cell for the model: text, then the traceback, why the kernel was ended, and its pictures.
+    """The result of a cell as text for the model: output, traceback, why the kernel was ended, and pictures.
 
     Args:
-        characters: of it; what is cut is the text, then the middle of the traceback. A text alone is cut as in the
-            official demo: so many characters, and ` [TRUNCATED]` after them.
+        characters: most characters. A long output is cut at its end, a long traceback in its middle. Without traceback
+            and pictures, the output is cut as in the official demo: to this length, with ` [TRUNCATED]` after it.
     """
     error = cell.error.strip("\n")
     most = characters * 5 // 8
-    if len(error) > most:  # the first line says where, the last one says what
+    if len(error) > most:  # the first line has the place, the last one the error
         error = f"{error[: most // 4]}\n…\n{error[-(most - most // 4 - 3) :]}"
     ended = f"[the kernel was ended: {cell.ended}]" if cell.ended else ""
     after = "\n".join(part for part in (error, ended, *(_IMAGE for _ in cell.pictures)) if part)
@@ -42,6 +42,6 @@ def upload_notice(name: str, size: int) -> str:
     """The notice in front of the user's message when a file was uploaded.
 
     Args:
-        size: in bytes.
+        size: size of the file in bytes.
     """
     return f"#File: {FOLDER}/{name}\n#Size: {size}\n#File uploaded"

@@ -1,24 +1,27 @@
 """Runs a model's Python in the strictest sandbox that this machine supports.
 
-    layer        takes away                                              needs
-    namespaces   other processes, networks, folders, System V memory     bubblewrap (as root also a user id of its own)
-    landlock     files but its folder's, Python's and those of /usr;     Linux 6.2
+    layer        blocks                                                  needs
+    namespaces   other processes, networks, folders, System V memory     bubblewrap (as root also an extra user id)
+    landlock     files outside of its folder, Python and /usr;           Linux 6.2
                  TCP (Linux 6.7); signals to others (Linux 6.12)
-    seccomp      system calls that are on no list (`seccomp.py`)         Linux on x86_64 or aarch64
-    limits       processes, open files, size of a file, addresses
+    seccomp      system calls that are not on a list (`seccomp.py`)      Linux on x86_64 or aarch64
+    limits       too many processes, open files, bytes of a file, addresses
 
-Tier `full` has all of them, or all but Landlock where the kernel is older. Tier `confined` has no namespaces; a keeper
-(`keeper.py`) ends what the code leaves behind. Below that a model's code is not run, unless the caller asks for
-tier `none`, which gives no protection. Memory, disk space, time and output are watched from outside (`watchdog.py`).
+Tier `full` has all layers, or all except Landlock if Linux is older. Tier `confined` has no namespaces; a keeper
+(`keeper.py`) ends the processes that the code leaves behind. With fewer layers, a model's code is not run, unless the
+caller requests tier `none`, which gives no protection. Memory, disk space, time and output are checked from outside
+(`watchdog.py`).
 
-Covered: reading and changing files but its own, other conversations and other processes; networks and sockets of this
-machine; privileges; using up processes, memory, disk and time; living on after the end, or after the host's.
+The sandbox prevents: reading and changing other files, other conversations and other processes; using networks and
+sockets of this machine; getting privileges; using up processes, memory, disk and time; running on after the end of the
+kernel or of the host.
 
-Not covered: faults of Linux itself; what can be measured of others' use of processors and caches; what anybody may read
-of /usr and of the Python that runs this, its packages among it; what the limits allow, and what is used above them in
-the 0.2 s between two looks; kernel memory that Linux books to no process; what the model says about what it has read.
-In tier `confined` also: whether a file or process exists, and a file's size and times, for whoever knows its name.
-There, changing modes and times of files does nothing, and locks between processes (`multiprocessing`) cannot be made.
+It does not prevent: bugs of Linux itself; measuring how others use processors and caches; reading the public files of
+/usr, and of the Python that runs this program, including its packages; using what the limits allow, and more than that
+in the 0.2 s between two checks; using kernel memory that Linux counts for no process; and what the model says about
+things that it has read. In tier `confined` also: finding out whether a file or process exists, and a file's size and
+times, if its name is known. In this tier, changing modes and times of files has no effect, and locks between processes
+(`multiprocessing`) cannot be made.
 """
 
 from __future__ import annotations
@@ -66,15 +69,15 @@ Tier = Literal["full", "confined", "none"]
 T = TypeVar("T")
 
 SCRATCH = ".tmp"
-"""Folder for temporary files in a conversation's folder, if the code has no /tmp of its own."""
+"""Name of the folder for temporary files in a conversation's folder, if the code has no own /tmp."""
 
 _HERE = Path(__file__).resolve().parent
-_LANDLOCK = 3  # the version that is needed without namespaces: with older ones, any file could be truncated
+_LANDLOCK = 3  # version needed without namespaces: with an older one, any file could be truncated
 _MIB = 1 << 20
-_SOCKET = 208 << 10  # bytes that Linux keeps in one (net.core.wmem_default)
-_FILES = 16  # open files of a process whose sockets are not counted
-_PATIENCE = 20.0  # seconds for a sandbox to start, on a machine with much to do
-_ENDING = 5.0  # and for one that was killed to be gone
+_SOCKET = 208 << 10  # most bytes that Linux keeps in a socket (net.core.wmem_default)
+_FILES = 16  # sockets of a process are counted only if it has more open files
+_PATIENCE = 20.0  # seconds for a sandbox to start on a busy machine
+_ENDING = 5.0  # seconds until a killed sandbox must have ended
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class Protection:
     """The protection that this machine supports.
 
     Attributes:
-        tier: `full`: every layer. `confined`: all but namespaces. `none`: too little to run a model's code.
-        layers: "" where a layer works, else why not, and what to install.
+        tier: `full`: every layer. `confined`: all except namespaces. `none`: too few to run a model's code.
+        layers: for each layer the reason why it does not work and what to install; "" if it works.
     """
 
     tier: Tier
@@ -95,28 +98,29 @@ class Confined:
     """A program in its sandbox.
 
     Attributes:
-        process: what was started: bubblewrap, the keeper, or the program itself.
-        channel: our end of a stream socket pair.
-        printed: a pipe, not blocking, with what everything inside writes to standard output and error.
+        process: the started process: bubblewrap, the keeper, or the program itself.
+        channel: the host's end of a stream socket pair.
+        printed: a non-blocking pipe with the standard output and error of all processes inside.
     """
 
     process: subprocess.Popen[bytes]
     channel: socket.socket
     printed: int
     _tier: Tier = "none"
-    _first: int = 0  # process of a namespace of processes
-    _handle: int = -1  # of that process: when it is gone, so are all others of the namespace
-    _folder: int = -1  # the conversation's, wherever it may be moved to
+    _first: int = 0  # first process of the process namespace; 0: there is none
+    _handle: int = -1  # pidfd of that process; all others of the namespace end with it
+    _folder: int = -1  # descriptor of the conversation's folder, which may be moved
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def processes(self) -> list[int]:
-        """Numbers of everything inside, as they are outside."""
+        """Process ids of everything inside, as seen from outside."""
         return [self.process.pid, *below(self.process.pid)] if self.process.poll() is None else []
 
     def shared(self) -> int:
-        """Bytes of memory that belong to no process: files in /tmp and /dev/shm of a full sandbox, at least 1 KiB each,
-        and, in any sandbox, bytes that may be in sockets."""
+        """Bytes of memory that belong to no process: files in /tmp and /dev/shm of a full sandbox, at least 1 KiB each;
+        and, in any sandbox, the most that can be in sockets.
+        """
         used = _SOCKET * self._sockets()
         for path in ("tmp", "dev/shm") if self._first else ():
             with contextlib.suppress(OSError):
@@ -125,7 +129,7 @@ class Confined:
         return used
 
     def _sockets(self) -> int:
-        """How many sockets there are inside, but for a few of each process."""
+        """Number of sockets inside. Processes with few open files are left out."""
         found: set[str] = set()
         for process in self.processes():
             files = open_files(process)
@@ -135,8 +139,9 @@ class Confined:
         return sum(name.startswith("socket:") for name in found)
 
     def end(self) -> None:
-        """Kill everything inside and take away what was made for it. May be called twice. `channel` and `printed` stay
-        open, for what lies in them; they are the caller's to close."""
+        """Kill everything inside, and remove what was made for it. May be called twice. `channel` and `printed` stay
+        open, so that the rest can be read; the caller closes them.
+        """
         with self._lock:
             if self._over:
                 return
@@ -166,8 +171,9 @@ class Confined:
 
 
 def places(process: int) -> Iterator[str]:
-    """Where proc(5) shows the memory and the open files of a process: at its first thread, or, when that one has ended
-    before the others, at each of these."""
+    """Folders where proc(5) shows the memory and the open files of a process: that of its first thread, and, because
+    this thread may have ended before the others, those of all threads.
+    """
     yield f"/proc/{process}"
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{process}/task"):
@@ -191,17 +197,17 @@ def start(
     without: frozenset[Layer] = frozenset(),
     abi: int | None = None,
 ) -> Confined:
-    """Start `inside.py`, and through it `shell.py`, with a folder that it may write.
+    """Start `inside.py`, which starts `shell.py`, with a folder that it may write to.
 
-    As root the folder is given to the kernel's own user id; what lies in it is the caller's to give.
+    If root calls it, the folder is given to the kernel's own user id. The caller must give the contents.
 
     Args:
-        tier: None: the best that this machine has. `none` starts it with the caller's own rights.
-        without: layers to leave off, for tests of the others.
-        abi: use no more of Landlock than this version, for tests.
+        tier: None: the best that this machine has. `none`: with the caller's own rights.
+        without: layers to leave out, to test the others.
+        abi: highest version of Landlock to use, for tests.
 
     Raises:
-        SandboxError: this machine cannot confine it, or the start failed; nothing of it is left.
+        SandboxError: this machine cannot run code safely, or the start failed. Nothing is left running.
     """
     if tier is None:
         found = protection()
@@ -217,7 +223,7 @@ def start(
 
 @functools.cache
 def protection() -> Protection:
-    """The protection that this machine supports, found by starting a sandbox, once in a process. Never raises."""
+    """The protection that this machine supports. To find it, a sandbox is started, once in a process. Never raises."""
     layers: dict[Layer, str] = dict.fromkeys(("namespaces", "landlock", "seccomp", "limits"), "")
     if sys.platform != "linux":
         where = "WSL2" if sys.platform == "win32" else "a virtual machine or a container with Linux"
@@ -237,7 +243,7 @@ def protection() -> Protection:
 
 
 def _layers_of(problem: str) -> Iterator[tuple[Layer, str]]:
-    """The layer at which a start without namespaces failed."""
+    """The layer at which a start without namespaces failed, with the reason."""
     if problem:
         named, _, reason = problem.partition(": ")
         known: dict[str, Layer] = {"landlock": "landlock", "seccomp": "seccomp"}
@@ -245,7 +251,7 @@ def _layers_of(problem: str) -> Iterator[tuple[Layer, str]]:
 
 
 def _try(tier: Tier, without: frozenset[Layer] = frozenset()) -> str:
-    """Why a sandbox does not start; "" if it does."""
+    """The reason why a sandbox does not start; "" if it does."""
     try:
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             made = _start(_Plan(Path(folder), Limits(), tier, without, None, trial=True))
@@ -267,7 +273,7 @@ def _landlock_problem() -> str:
 
 
 def _namespaces_problem() -> str:
-    """Why bubblewrap cannot make namespaces, and what helps; "" if it can."""
+    """The reason why bubblewrap cannot make namespaces, and what to do; "" if it can."""
     program = shutil.which("bwrap")
     if program is None:
         return "bubblewrap is not installed: apt install bubblewrap (the package has this name on other systems, too)"
@@ -284,7 +290,7 @@ def _namespaces_problem() -> str:
 
 
 def _remedy() -> str:
-    """What usually keeps bubblewrap from making namespaces on this machine."""
+    """The most likely reason why bubblewrap cannot make namespaces on this machine, and what to do."""
     if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
         return (
             "the container's own seccomp profile refuses namespaces: start it with --security-opt seccomp=… that "
@@ -311,12 +317,12 @@ def _setting(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A sandbox to be started.
+    """How to start a sandbox.
 
     Attributes:
-        user: the user that the program becomes, if root starts it; None: the user who starts it.
-        early: whether it becomes this user at the start, and not only after all is mounted.
-        closed: folders that this user could not read; then root leaves it a capability.
+        user: the user id of the program, if root starts it; None: that of the user who starts it.
+        early: whether it has this user id from the start, and not only after everything is mounted.
+        closed: a path that this user could not read; then the program keeps a capability of root. "": there is none.
         trial: whether it ends as soon as all layers are active.
     """
 
@@ -336,12 +342,12 @@ class _Plan:
 
     @property
     def landlock(self) -> bool:
-        """With namespaces, any version of Landlock is used, and it may be missing; without them it is required."""
+        """Whether to use Landlock. With namespaces, any version will do, or none; without them, it is required."""
         return "landlock" not in self.without and (not self.namespaces or landlock.abi() > 0)
 
     @property
     def inside(self) -> str:
-        """The folder, as the code sees it."""
+        """Path of the folder inside the sandbox."""
         return INSIDE if self.namespaces else str(self.folder)
 
     @property
@@ -351,18 +357,18 @@ class _Plan:
 
     @property
     def becomes(self) -> int | None:
-        """The user that the program becomes."""
+        """The user id that `inside.py` must change to; None: it does not change."""
         return None if self.early else self.user
 
     def for_user(self, user: int | None) -> _Plan:
-        """The same for a kernel that root starts.
+        """The same plan with a user id for a kernel that root starts.
 
         Raises:
-            SandboxError: the user could not read what it needs.
+            SandboxError: the user could not read files that it needs.
         """
         if user is None:
             return self
-        # Root of a container often may not mount. Then bubblewrap is another user from the start, as any user is.
+        # Root in a container often cannot mount. Then bubblewrap runs as another user from the start, like any user's.
         early = self.namespaces and not users.is_capable(users.MOUNT)
         closed = closed_to_others(self.folder, self.namespaces and not early)
         if closed and (early or not users.is_capable(users.READ_ANYTHING)):
@@ -374,7 +380,7 @@ class _Plan:
 
 
 def _start(plan: _Plan) -> Confined:
-    """Start what is planned; see `start`."""
+    """Start a planned sandbox; see `start`."""
     if sys.platform == "win32":
         raise SandboxError("Windows cannot start the interpreter: use WSL2")
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs, contextlib.ExitStack() as failed:
@@ -425,9 +431,9 @@ def _run(plan: _Plan, held: int, passed: list[int], printed: int) -> subprocess.
     """Start the program in its sandbox.
 
     Args:
-        held: the file that holds its user; it is to be open as long as anything lives.
-        passed: files that it gets.
-        printed: where it prints.
+        held: the file that reserves its user id. It must be open as long as any process lives.
+        passed: descriptors that it inherits.
+        printed: descriptor for its output.
     """
     command = [program(), "-I", "-B", str(_HERE / "inside.py")]
     environment = _environment(plan)
@@ -459,7 +465,7 @@ def _run(plan: _Plan, held: int, passed: list[int], printed: int) -> subprocess.
 def _policy(plan: _Plan) -> dict[str, Any]:
     """The policy for `inside.py`."""
     limits, inside, namespaces = plan.limits, plan.inside, plan.namespaces
-    rlimits = {"CORE": 1}  # with 0 a crash still starts the host's program for dumps, as root
+    rlimits = {"CORE": 1}  # with 0, a crash would still start the host's program for dumps, as root
     if "limits" not in plan.without:
         rlimits |= {
             "AS": 2 * limits.memory,
@@ -493,8 +499,8 @@ def _policy(plan: _Plan) -> dict[str, Any]:
         "nice": 10,
         "uid": plan.becomes,
         "reads": bool(plan.closed),
-        # A host of the same user could not look into what is not dumpable: its share of pages, its open files. Nobody
-        # inside can, and no dump is written (RLIMIT_CORE), so little is lost.
+        # If the process is not dumpable, a host of the same user cannot see its memory and open files, so it must be
+        # dumpable then. Nobody inside can use this, and no dump is written (RLIMIT_CORE).
         "dumpable": plan.user is None,
         "landlock": rules,
         "abi": plan.abi,
@@ -506,7 +512,7 @@ def _policy(plan: _Plan) -> dict[str, Any]:
 
 
 def _environment(plan: _Plan) -> dict[str, str]:
-    """The complete environment: of ours, only the time zone is passed on."""
+    """All environment variables of the sandbox. Of the host's variables, only the time zone is passed on."""
     zone = os.environ.get("TZ", "")
     return {
         "PATH": f"{Path(program()).parent}:/usr/bin:/bin",
@@ -526,7 +532,7 @@ def _environment(plan: _Plan) -> dict[str, str]:
 
 
 def _answer(status: int) -> str:
-    """The answer of `inside.py`: "" when all layers are active."""
+    """The answer of `inside.py`: an error message; "" if all layers are active."""
     said = b""
     give_up = time.monotonic() + _PATIENCE
     while not said.endswith(b"\n"):
@@ -548,7 +554,7 @@ _starters: dict[int, ThreadPoolExecutor] = {}
 
 
 def _in_starter(make: Callable[[], T]) -> T:
-    """Run in the one thread that starts programs: they die with the thread that started them, not with its process."""
+    """Run in the thread that starts all programs. They die with the thread that started them, so it must not end."""
     if os.getpid() not in _starters:
         _starters.clear()
         _starters[os.getpid()] = ThreadPoolExecutor(1, "sandbox")

@@ -1,5 +1,5 @@
 """The list of system calls that a model's code may make. All others fail with "Operation not permitted", including
-calls that Linux gets later.
+calls that are added to Linux later.
 
 The filter is a program of classic BPF, assembled here for x86_64 and aarch64; neither libseccomp nor anything of this
 package is needed, so it runs inside the sandbox. Sources: the numbers are in Linux's `syscall_64.tbl` (x86) and
@@ -23,10 +23,10 @@ Signals = Literal["tree", "self"]
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_… of linux/audit.h
 
-# name:number on x86_64:number on aarch64; "-" where there is none. Not on the list, though harmless at a first look:
-# memfd_create, shmget (memory that no process owns), inotify (few for each user, and the host needs some), mknod (a
-# FIFO holds up whoever opens it), setxattr (room that no limit counts), connect, bind, accept (nobody is there),
-# sendmsg (nobody can see files that lie in a socket, so their size would not count).
+# name:number on x86_64:number on aarch64; "-" where there is none. Not on the list, though they seem harmless:
+# memfd_create, shmget (memory that no process owns), inotify (each user has few, and the host needs some), mknod (a
+# FIFO blocks whoever opens it), setxattr (uses space that no limit counts), connect, bind, accept (there is no other
+# end), sendmsg (files in a socket cannot be seen, so their size would not count).
 _ALLOWED = """
 read:0:63 write:1:64 readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68 preadv:295:69 pwritev:296:70
 preadv2:327:286 pwritev2:328:287 close:3:57 lseek:8:62 dup:32:23 dup2:33:- dup3:292:24
@@ -75,8 +75,9 @@ _MAKING = "mkdir:83:- mkdirat:258:34 link:86:- linkat:265:37 symlink:88:- symlin
 
 
 class _Test(NamedTuple):
-    """A test that a masked argument is one of the values. Only the lower half is tested: these arguments are ints for
-    the kernel, and a filter that reads more of them than the kernel can be evaded."""
+    """A test whether a masked argument is one of the values. Only the lower 32 bits are tested, because Linux reads
+    these arguments as ints. A filter that reads more bits than Linux can be evaded.
+    """
 
     argument: int
     values: tuple[int, ...]
@@ -84,7 +85,7 @@ class _Test(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """Calls that are allowed if all tests hold, or never (None)."""
+    """Calls that are allowed if all tests are true, or never (None). `otherwise` is the error of a refused call."""
 
     calls: str
     tests: tuple[_Test, ...] | None
@@ -93,7 +94,7 @@ class _Rule(NamedTuple):
 
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET, TIME
 _THREAD, _SHARED_FILES = 0x10000, 0x400  # CLONE_THREAD, CLONE_FILES
-_SET_ID = 0o6000  # a file that runs with its owner's rights, whoever starts it
+_SET_ID = 0o6000  # set-user-id and set-group-id: the file runs with its owner's rights
 _NEW_FILE, _WHITEOUT = 0o20000100, 4  # O_CREAT and O_TMPFILE; RENAME_WHITEOUT, which leaves a device
 _UNIX, _STREAM, _SOCKET_TYPE = 1, 1, 0xF
 _FILE_COMMANDS = (
@@ -107,32 +108,32 @@ _IOCTLS = (
     *(0x541B, 0x5421, 0x5450, 0x5451),  # FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 )
 _PRCTLS = (
-    *(2, 3),  # PR_GET_PDEATHSIG, PR_GET_DUMPABLE: not to set them
+    *(2, 3),  # PR_GET_PDEATHSIG, PR_GET_DUMPABLE, but not those that set these
     *(15, 16),  # names of threads
     *(21, 23, 30),  # PR_GET_SECCOMP, PR_CAPBSET_READ, PR_GET_TIMERSLACK
     *(38, 39),  # no new privileges
     *(41, 42, 0x53564D41),  # huge pages, PR_SET_VMA: malloc names its memory
 )
 _RULES: tuple[_Rule, ...] = (
-    # Flags that lie in memory cannot be seen here. Libraries take the older call where a newer one does not exist.
+    # A filter cannot read flags in memory. If a newer call does not exist, libraries use the older one.
     _Rule("clone3:435:435 openat2:437:437", None, errno.ENOSYS),
-    # As on a file system that has none.
+    # The same error as on a file system without extended attributes.
     _Rule("getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10", None, errno.ENOTSUP),
     _Rule("listxattr:194:11 llistxattr:195:12 flistxattr:196:13", None, errno.ENOTSUP),
-    # As on a file system that cannot: it fills the disk at once, before anybody looks. The C library writes instead.
+    # It would fill the disk at once, before the watchdog checks. With this error, the C library writes instead.
     _Rule("fallocate:285:47", None, errno.EOPNOTSUPP),
-    # Of a process's threads, the host looks at the open files of one: none may have a table of its own.
+    # The host checks the open files of only one thread of a process, so no thread may have its own table of files.
     _Rule(
         "clone:56:220",
         (_Test(0, (0, _SHARED_FILES, _THREAD | _SHARED_FILES), _NEW_NAMESPACES | _THREAD | _SHARED_FILES),),
     ),
     _Rule("close_range:436:436", (_Test(2, (0,), 2),)),  # CLOSE_RANGE_UNSHARE
-    # A pair of datagram sockets can send to any socket with a name.
+    # With datagram sockets, the pair could send to any named socket.
     _Rule("socketpair:53:199", (_Test(0, (_UNIX,)), _Test(1, (_STREAM,), _SOCKET_TYPE))),
     _Rule("fcntl:72:25", (_Test(1, _FILE_COMMANDS),)),
     _Rule("ioctl:16:29", (_Test(1, _IOCTLS),), errno.ENOTTY),
     _Rule("prctl:157:167", (_Test(0, _PRCTLS),)),
-    # Only itself, not another process of the same user.
+    # Only for the process itself, not for another process of the same user.
     _Rule("prlimit64:302:261 sched_setaffinity:203:122", (_Test(0, (0,)),)),
     _Rule("setpriority:141:140", (_Test(0, (0,)), _Test(1, (0,)))),
 )
@@ -141,7 +142,7 @@ _CREATES = (
     _Rule("open:2:-", (_Test(2, (0,), _SET_ID),)),
     _Rule("openat:257:56", (_Test(3, (0,), _SET_ID),)),
 )
-# As on a disk where a user may have no more files.
+# The same error as on a disk where the user has reached the quota.
 _CREATES_NOTHING = (
     _Rule("creat:85:- mkdir:83:- mkdirat:258:34", None, errno.EDQUOT),
     _Rule("link:86:- linkat:265:37 symlink:88:- symlinkat:266:36", None, errno.EDQUOT),
@@ -157,27 +158,26 @@ _ATTRIBUTES = (
 
 _LOAD, _AND, _EQUAL, _GREATER, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x25, 0x35, 0x06
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
-_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # where they lie in struct seccomp_data
-_X32 = 0x40000000  # numbers from here on are another table's, on x86_64
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+_X32 = 0x40000000  # on x86_64, greater numbers belong to another table
 _Instruction = tuple[int, int, int, int]  # operation, jump if true, jump if false, constant
 
 
 def program(
     signals: Signals, process: int = 0, *, attributes: bool = True, creates: bool = True, machine: str = ""
 ) -> bytes:
-    """The filter, as `struct sock_filter`s.
+    """Make the filter, as an array of `struct sock_filter`.
 
     Args:
-        process: whom signals may reach, for `self`.
-        attributes: whether modes and times of files can be changed. Landlock does not keep a process from changing
-            those of others' files, so where nothing else does the calls succeed and do nothing; an error would break
-            `shutil.copy`.
-        creates: whether files, folders and links can be made. If not, existing ones can be removed, and also written if
-            they are not opened as perhaps new ones.
+        process: with `self`, the process to which signals may be sent.
+        attributes: whether modes and times of files can be changed. Landlock does not protect those of other files. So
+            if nothing else does, the calls succeed without effect; an error would break `shutil.copy`.
+        creates: whether files, folders and links can be made. If not, existing files can still be removed, and be
+            written to if they are opened without O_CREAT.
         machine: the machine whose numbers are used; "": this one.
 
     Raises:
-        OSError: there is no table for it.
+        OSError: there is no table of system calls for this machine.
     """
     machine = machine or platform.machine()
     if machine not in ARCHITECTURES:
@@ -202,17 +202,17 @@ def program(
             body = _tests(rule)
             code += [(_EQUAL, 0, len(body), number), *body]
     for first, last in _ranges(_numbers(plain, column)):
-        # The ranges are sorted: a number that is not above this one is in it, or not on the list.
+        # The ranges are sorted, so a number that is not above this range is either in it or not on the list.
         code += [(_GREATER, 3, 0, last), (_AT_LEAST, 0, 1, first), (_RETURN, 0, 0, _ALLOW), _refuse(errno.EPERM)]
     code += [_refuse(errno.EPERM)]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
 def load(code: bytes) -> None:
-    """Apply the filter to every thread of this process, for ever, and to everything that the process starts.
+    """Apply the filter to all threads and child processes of this process. It cannot be removed.
 
     Raises:
-        OSError: this kernel does not filter system calls.
+        OSError: this Linux cannot filter system calls.
     """
 
     class Program(ctypes.Structure):
@@ -228,7 +228,7 @@ def load(code: bytes) -> None:
 
 
 def _tests(rule: _Rule) -> list[_Instruction]:
-    """Instructions that allow or refuse, and never go on."""
+    """The instructions of a rule. They always end with a decision: allow or refuse."""
     if rule.tests is None:
         return [_refuse(rule.otherwise)]
     code: list[_Instruction] = [(_RETURN, 0, 0, _ALLOW)]

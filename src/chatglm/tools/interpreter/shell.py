@@ -1,19 +1,19 @@
-"""IPython behind messages on a socket: what runs a model's code, inside the sandbox.
+"""Runs a model's code with IPython, inside the sandbox; the host controls it by messages on a socket.
 
-This file uses the standard library and IPython, and nothing of chatglm: the sandbox needs no other file of it.
+This file uses only the standard library and IPython, nothing of chatglm, so the sandbox needs no other file.
 
-Printed text of a cell goes to file descriptors 1 and 2, as usual, so that the text of child processes comes at its
-place. Results, pictures and tracebacks go over the socket. After each of them the shell waits until the host has read
-the text before it; so all parts of a cell arrive in order, and a cell that shows too much has to wait.
+Printed text of a cell goes to file descriptors 1 and 2, as usual, so that the text of child processes has the right
+place in it. Results, pictures and tracebacks are sent over the socket. After each of them, the shell waits until the
+host has read the text before it. So all parts of a cell arrive in order, and a cell with too much output has to wait.
 
 A frame is two lengths (4 bytes each, big-endian), JSON of the first length, and raw bytes of the second.
 
     host to shell                               shell to host
-    settings   fonts: files with Chinese          ready    pid, as seen inside
+    settings   fonts: files with Chinese          ready    pid inside the sandbox
     run        code, number                       result   text, number
     import     names (of modules), number         picture  number; the raw bytes are a PNG file
-    folder     old, path (was, is now), number    error    text (a traceback), number
-    read       number: of a part, which was read  done     number: of a run, import or folder that is over
+    folder     old path, new path, number         error    text (a traceback), number
+    read       number of a part that was read     done     number of the run, import or folder that has ended
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OFFICIAL = "/mnt/data"
 RESULT = 8 << 10
 """Most characters of one result's text, and of one traceback."""
 PICTURE = 16 << 20
-"""Most bytes of one picture that the host reads. It allows fewer, and then shows a note."""
+"""Most bytes of a picture that is sent. The host has a lower limit, and shows a note for larger pictures."""
 
 _GLYPH = "这台机器没有能显示这些汉字的字体，请用英文标注图表。(No font here has them; label plots in English.)"
 _INPUT = "input() cannot be used here: nobody can type an answer; write the value into the code"
@@ -77,7 +77,7 @@ class _Interrupts:
 
     @contextlib.contextmanager
     def later(self) -> Iterator[None]:
-        """Delay an interrupt until the block ends. Only the main thread needs this: Python runs handlers there."""
+        """Delay an interrupt until the block ends. Only the main thread needs this: handlers run there."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -93,7 +93,7 @@ class _Interrupts:
 
 
 class _Host:
-    """The socket to the host. One thread at a time uses it; forked children do not."""
+    """The socket to the host. Only one thread at a time uses it, and forked children never use it."""
 
     def __init__(self, fd: int, interrupts: _Interrupts) -> None:
         self._socket = socket.socket(fileno=fd)
@@ -110,13 +110,13 @@ class _Host:
             return self._receive()
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Send a message that the host need not answer."""
+        """Send a message that the host does not answer."""
         if os.getpid() == self._owner:
             with self._interrupts.later(), self._lock:
                 self._send(kind, fields, b"")
 
     def show(self, kind: str, body: bytes = b"", **fields: Any) -> None:
-        """Send a part of a cell's output; return when the host has read what was printed before."""
+        """Send a part of a cell's output, and wait until the host has read everything that was printed before."""
         if os.getpid() != self._owner:
             return
         with self._interrupts.later(), self._lock:
@@ -149,7 +149,7 @@ class _Host:
 
 
 class _Displays(DisplayPublisher):
-    """`display(…)` and figures."""
+    """Shows `display(…)` and figures."""
 
     def publish(self, data: Any, metadata: Any = None, source: Any = None, **_: Any) -> None:
         cast("_Shell", self.shell).show(data)
@@ -159,7 +159,7 @@ class _Displays(DisplayPublisher):
 
 
 class _Results(DisplayHook):
-    """The value of a cell's last expression."""
+    """Shows the value of a cell's last expression."""
 
     def write_output_prompt(self) -> None:
         pass
@@ -183,7 +183,7 @@ class _Shell(InteractiveShell):
         pass
 
     def show(self, data: Mapping[str, Any]) -> None:
-        """Show a picture if there is one, else text, as the official demo does."""
+        """Show the picture if there is one, else the text, as in the official demo."""
         if self.host is None:
             return
         picture = data.get("image/png")
@@ -195,7 +195,7 @@ class _Shell(InteractiveShell):
             self.host.show("result", text=_cut(text))
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
-        """A cell may end with `sys.exit()`, as scripts do: without a status, this is not an error."""
+        """Show a traceback. A cell may end with `sys.exit()`, like a script; without a status, this is not an error."""
         kind, error, _ = self._get_exc_info(exc_tuple)
         if not issubclass(kind, SystemExit):
             super().showtraceback(exc_tuple, *args, **options)
@@ -209,12 +209,12 @@ class _Shell(InteractiveShell):
             self.host.show("error", text=_cut("\n".join(lines)))
 
     def system(self, cmd: str) -> None:
-        """`!cmd`: a plain child process, because IPython would need a terminal."""
+        """Run `!cmd` as a plain child process, because IPython would need a terminal."""
         done = subprocess.run(["/bin/sh", "-c", self.var_expand(cmd, depth=1)], stdin=subprocess.DEVNULL, check=False)
         self.user_ns["_exit_code"] = done.returncode
 
     def ask_exit(self) -> None:
-        """`exit` and `quit` do not end the kernel."""
+        """Do nothing, so that `exit` and `quit` do not end the kernel."""
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -244,10 +244,10 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def prepare(policy: Mapping[str, Any]) -> None:
-    """Import and set up what the shell needs. The seccomp filter is loaded after it, so it may still do more.
+    """Import and set up everything that the shell needs. This is done before the seccomp filter is loaded.
 
     Args:
-        policy: of the sandbox: `folder` is the conversation's, as it is seen here.
+        policy: policy of the sandbox; `folder` is the path of the conversation's folder inside.
     """
     with contextlib.suppress(OSError):
         os.chdir(policy["folder"])
@@ -271,7 +271,7 @@ def serve(fd: int) -> None:
     """Run cells until the host closes the socket. Does not return.
 
     Args:
-        fd: of the socket, a stream.
+        fd: descriptor of the stream socket.
     """
     shell = _Shell.instance()
     interrupts = _Interrupts()
@@ -283,7 +283,7 @@ def serve(fd: int) -> None:
     sys.stdout, sys.stderr = _printer(1), _printer(2)
     builtins.input = _no_input
     warnings.showwarning = _warnings(warnings.showwarning)
-    sys.path.append(os.getcwd())  # last, so that a file beside the data hides no package
+    sys.path.append(os.getcwd())  # last, so that a file in the folder hides no package
     sys.argv = ["kernel"]
     host.tell("ready", pid=owner)
     while True:
@@ -303,7 +303,7 @@ def serve(fd: int) -> None:
                 os.dup2(printed, number)
             interrupts.install()
             _run(shell, interrupts, _here(message["code"], shell.folder))
-            if os.getpid() != owner:  # the cell forked, and this is a child that came back from it
+            if os.getpid() != owner:  # the cell has forked, and this is the child
                 os._exit(0)
             if sys.stdout.closed or sys.stderr.closed:
                 sys.stdout, sys.stderr = _printer(1), _printer(2)
@@ -327,12 +327,12 @@ def _run(shell: _Shell, interrupts: _Interrupts, code: str) -> None:
 
 
 def _here(code: str, folder: str) -> str:
-    """Code with the folder's real path instead of the official one, which only a namespace can provide."""
+    """Replace the official path of the folder in code by the real one. Only a namespace provides the official path."""
     return code if folder == OFFICIAL or set(folder) & set("'\"\\{}\n") else code.replace(OFFICIAL, folder)
 
 
 def _printer(fd: int) -> io.TextIOWrapper:
-    """A text file without a buffer: the next output of a child process must come after it."""
+    """A text file without a buffer, so that the next output of a child process comes after it."""
     raw: Any = io.FileIO(fd, "w", closefd=False)
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
 
@@ -344,7 +344,7 @@ def _flush() -> None:
 
 
 def _cut(text: str) -> str:
-    """The beginning and the end of a long text: last rows of a table and last lines of a traceback are important."""
+    """Cut the middle of a long text. The last rows of a table and the last lines of a traceback are important."""
     if len(text) <= RESULT:
         return text
     return f"{text[: RESULT // 2]}\n… ({len(text) - RESULT} characters left out) …\n{text[-(RESULT // 2) :]}"
@@ -355,7 +355,7 @@ def _no_input(prompt: object = "") -> str:
 
 
 def _move(old: str, new: str) -> None:
-    """Note that the folder has another path; if it is mounted in the sandbox, nothing changes."""
+    """Adjust paths after the folder got another path. If it is mounted in the sandbox, nothing changes."""
 
     def moved(path: str) -> str:
         return new + path[len(old) :] if path == old or path.startswith(old + os.sep) else path
@@ -363,7 +363,7 @@ def _move(old: str, new: str) -> None:
     for name, value in os.environ.items():
         os.environ[name] = moved(value)
     sys.path = [moved(entry) for entry in sys.path]
-    if os.getcwd() == new:  # the system knows; whoever asks for PWD does too
+    if os.getcwd() == new:  # sets PWD, too
         os.chdir(new)
 
 
@@ -374,7 +374,7 @@ def _after_import(fonts: Sequence[str]) -> _AfterImport:
 
 
 def _widen_tables(pandas: Any) -> None:
-    """Tables as text: 80 columns would break most of them into pieces."""
+    """Let pandas write tables wider than 80 columns, which would break most of them into pieces."""
     pandas.set_option("display.width", 160)
     pandas.set_option("display.max_columns", 24)
     pandas.set_option("display.unicode.east_asian_width", True)
@@ -393,10 +393,10 @@ _NAMES = (
 
 
 def _add_chinese(font_manager: Any, files: frozenset[str]) -> None:
-    """Take characters that the default font lacks from a font with Chinese.
+    """Let matplotlib use a font with Chinese for characters that the default font lacks.
 
-    Done here and not in a matplotlibrc, because only matplotlib knows under which name it found a font's file: of a
-    collection (.ttc) it reads the first face alone.
+    This is not in a matplotlibrc, because only matplotlib knows the name under which it lists a font's file: of a
+    collection (.ttc) it reads only the first face.
     """
     import matplotlib
 
@@ -422,14 +422,16 @@ def _add_chinese(font_manager: Any, files: frozenset[str]) -> None:
 
 
 def _warnings(show: Callable[..., None]) -> Callable[..., None]:
-    """matplotlib warns of each character that it could not draw; say once what to do."""
+    """Make a replacement of `warnings.showwarning`. matplotlib warns about each character that it cannot draw; instead,
+    say once what to do.
+    """
 
     def shown(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
         if str(message).startswith("Glyph ") and "CJK UNIFIED" in str(message):
             if not told:
                 told.append(True)
                 print(_GLYPH, file=sys.stderr)
-        elif not str(message).startswith("To exit: "):  # IPython's, of SystemExit
+        elif not str(message).startswith("To exit: "):  # IPython's warning about SystemExit
             show(message, category, filename, lineno, file, line)
 
     told: list[bool] = []

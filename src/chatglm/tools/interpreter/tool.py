@@ -26,8 +26,8 @@ class Interpreter:
         on_output: called with each piece of a cell's text.
 
     Attributes:
-        spec: GLM-4's `{"type": "python"}`; ChatGLM3's prompt has a sentence in its place.
-        seconds: longest time of a call, for waiting for a kernel, starting it, the cell, and ending it.
+        spec: GLM-4's `{"type": "python"}`; in ChatGLM3's prompt, a sentence replaces it.
+        seconds: time limit of a call, including waiting for a kernel, starting it and ending it.
     """
 
     spec = ToolSpec({"type": "python"})
@@ -50,15 +50,16 @@ class Interpreter:
 
     @property
     def consent(self) -> Consent:
-        """A person is asked each time if code runs with that person's own rights, otherwise never."""
+        """A person is asked before each call if code runs with the user's own rights (tier `none`), otherwise never."""
         tier = self._kernels.tier or protection().tier
         return Consent.ALWAYS if tier == "none" else Consent.NEVER
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
-        """
+        """Run the code.
+
         Raises:
             InputError: there is no code.
-            QueueFullError, SandboxError: it cannot be run.
+            QueueFullError, BusyError, SandboxError: see `Kernels.run`.
         """
         code = arguments.get("code")
         if not isinstance(code, str):

@@ -1,5 +1,6 @@
-"""Users for kernels that root starts. The limit of processes counts all processes of a user, and root has no limit; so
-each kernel of this machine gets its own user."""
+"""User ids for kernels that root starts. The limit of processes counts all processes of a user, and root has no limit.
+So each kernel on this machine gets its own user id.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ __all__ = ["MOUNT", "READ_ANYTHING", "is_capable", "take", "tasks"]
 READ_ANYTHING, MOUNT = 2, 21
 """CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN of linux/capability.h."""
 _IDS = range(200_000, 260_000)
-_IN_CONTAINERS = range(60_000, 65_000)  # which may have no more than 65,536
+_IN_CONTAINERS = range(60_000, 65_000)  # containers may have only 65,536 user ids
 
 
 def is_capable(capability: int) -> bool:
@@ -28,14 +29,19 @@ def is_capable(capability: int) -> bool:
 
 
 def take() -> tuple[int | None, int]:
-    """As root: a user id that no other kernel of this machine has, and a file that reserves it while it is open."""
+    """For root: a user id that no other kernel on this machine has, and the descriptor of a file that reserves the id
+    while it is open. Otherwise (None, -1).
+
+    Raises:
+        SandboxError: all user ids are in use, or there is no folder for the lock file.
+    """
     if os.getuid() != 0:
         return None, -1
     import fcntl
 
     ids = (uid for uid in itertools.chain(_IDS, _IN_CONTAINERS) if _is_mapped(uid))
     if not any(map(_is_mapped, (_IDS[0], _IN_CONTAINERS[0]))):
-        return None, -1  # a namespace with root alone
+        return None, -1  # a namespace that has only root
     held = os.open(_locks(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     for uid in ids:
         lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, uid, 1, 0)  # struct flock: byte `uid` of the file
@@ -57,7 +63,7 @@ def _mapped() -> tuple[tuple[int, int], ...]:
 
 
 def _locks() -> str:
-    """A file in a folder that root alone may write."""
+    """Path of a lock file in a folder that only root may write to."""
     for folder in ("/run", "/var/lib", "/root"):
         if os.access(folder, os.W_OK) and not os.stat(folder).st_mode & 0o022:
             return f"{folder}/chatglm-kernels.lock"
@@ -65,7 +71,7 @@ def _locks() -> str:
 
 
 def tasks() -> int:
-    """Number of processes and threads of this user; all of them count for the limit."""
+    """Number of processes and threads of this user, which all count for the limit."""
     count = 0
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):

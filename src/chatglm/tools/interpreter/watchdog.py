@@ -1,8 +1,7 @@
-"""Starts a kernel, checks its use of resources every 0.2 s, and ends it: in a thread that no event loop can block.
+"""Starts a kernel, checks its use of resources every 0.2 s, and ends it, in a thread that no event loop can block.
 
-Figures of a process come from proc(5). Memory is the proportional set size (pages that several processes share are
-counted once) and the page tables. Not seen: processor time of children that lived for less than 0.2 s and were not
-waited for.
+The figures come from proc(5). Memory is the proportional set size (pages that several processes share count once) plus
+the page tables. The processor time of children that lived for less than 0.2 s and were not waited for is not counted.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ _PROC = os.path.isdir("/proc/self")
 
 
 class Watchdog(threading.Thread):
-    """One kernel's process and what watches it.
+    """Watches one kernel's process.
 
     Args:
-        folder: of the conversation.
-        on_end: called once, by this thread, when the kernel and all its processes are gone.
+        folder: the conversation's folder.
+        on_end: called once, in this thread, when the kernel and all its processes have ended.
 
     Attributes:
-        started: what was started, or why not.
-        ended: why it was ended; "" while it lives.
+        started: future of the started sandbox, or of the error.
+        ended: why the kernel was ended; "" while it lives.
         stopped: why the running cell was interrupted; "" if it was not.
     """
 
@@ -57,24 +56,24 @@ class Watchdog(threading.Thread):
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._reason = ""
-        self._shell = 0  # its process, as the host numbers it
+        self._shell = 0  # process id of the shell, as seen from outside
         self._until = self._end_at = self._again_at = self._lost_at = float("inf")
         self._cpu = _Processors()
         self._allowed = float("inf")  # processor seconds
         self._resting = True
         self._before: Usage | None = None
-        self._walked = 0.0  # when the folder was looked at, and for how long
+        self._walked = 0.0  # time of the last check of the folder
         self._walk_took = 0.0
         self._cpu_at_walk = -1.0
 
-    # What the event loop's thread calls.
+    # Called by the event loop's thread.
 
     def cell(self, before: Usage) -> None:
         """Note that a cell begins.
 
         Args:
-            before: contents of the folder. If they are over the limit, the cell may still run, to remove some; it may
-                not add any, and the kernel must be one that cannot write (`Kernel`).
+            before: size of the folder. If it is over a limit, the cell may still run, to remove files. It must not add
+                any, so the kernel must be one that cannot write (see `Kernel`).
         """
         with self._lock:
             self._before = before
@@ -85,7 +84,7 @@ class Watchdog(threading.Thread):
             self._cpu_at_walk = -1.0
 
     def check(self) -> None:
-        """Look at the folder now, at a cell's end: a short cell has perhaps never been looked at. Blocks."""
+        """Check the folder now, at the end of a cell, because a short cell has perhaps never been checked. Blocks."""
         if self._reason or self._before is None:
             return
         if why := self._overfull(self.started.result().processes(), self._before):
@@ -99,36 +98,36 @@ class Watchdog(threading.Thread):
             self._allowed = self._cpu.used + self._limits.idle_cpu
 
     def interrupt(self, reason: str) -> None:
-        """SIGINT to the shell and what it started; if the cell still runs after `GRACE`, the kernel is ended."""
+        """Send SIGINT to the shell and its child processes. If the cell runs on after `GRACE`, the kernel is ended."""
         with self._lock:
             self._interrupt(reason)
 
     def end(self, reason: str) -> None:
-        """End the kernel soon. The first reason stays."""
+        """End the kernel soon. If it is called again, the first reason is kept."""
         self._reason = self._reason or reason
         self._wake.set()
 
     def lost(self) -> None:
-        """Note that it has closed its end of the socket. Its process should end by itself; otherwise it is ended."""
+        """Note that the kernel has closed its end of the socket. If its process does not end by itself, it is ended."""
         with self._lock:
             self._lost_at = min(self._lost_at, time.monotonic())
         self._wake.set()
 
     @property
     def ending(self) -> str:
-        """Why it is being ended, or was; "" while it may live."""
+        """Why the kernel is being ended, or was ended; "" if neither."""
         return self._reason
 
     def found(self, inside: int) -> None:
         """Find the shell among the kernel's processes.
 
         Args:
-            inside: its number there.
+            inside: the shell's process id inside the sandbox.
         """
         confined = self.started.result()
         self._shell = next((pid for pid in confined.processes() if _number_inside(pid) == inside), 0)
 
-    # The thread.
+    # Run in this thread.
 
     def run(self) -> None:
         try:
@@ -169,7 +168,7 @@ class Watchdog(threading.Thread):
                 os.kill(pid, signal.SIGINT)
 
     def _look(self, confined: Confined) -> str:
-        """Why the kernel must end; "" if it may go on."""
+        """The reason why the kernel must be ended; "" if there is none."""
         status = confined.process.poll()
         if status is not None:
             return _gone(status)
@@ -185,7 +184,7 @@ class Watchdog(threading.Thread):
                 return f"more than {limit:g} s of processor time {'between cells' if self._resting else 'in one cell'}"
             if now >= self._until:
                 self._interrupt(f"the time limit of {self._limits.seconds:g} s")
-            if now >= self._again_at:  # the shell may not have begun when the first one came
+            if now >= self._again_at:  # the shell may not have begun the cell at the first signal
                 self._again_at = float("inf")
                 self._signal()
             if now >= self._end_at:
@@ -203,7 +202,7 @@ class Watchdog(threading.Thread):
     def _over_folder(self, pids: Sequence[int], used: float, now: float) -> str:
         before = self._before
         if before is None or used == self._cpu_at_walk or now - self._walked < 10 * self._walk_took:
-            return ""  # nothing ran since, or looking would take more than a tenth of the time
+            return ""  # nothing ran since then, or checks would take more than a tenth of the time
         why = self._overfull(pids, before)
         self._walked, self._walk_took, self._cpu_at_walk = now, time.monotonic() - now, used
         return why
@@ -230,7 +229,7 @@ class _Processors:
 
     def add(self, pids: Sequence[int]) -> float:
         now = sum(fields[0] for pid in pids if (fields := _stat(pid)))
-        # The time of a process that was not waited for is lost at its end, so the sum can become smaller.
+        # The time of a process that was not waited for is lost when it ends, so the sum can become smaller.
         self.used += max(0.0, now - self._before)
         self._before = now
         return self.used
@@ -256,7 +255,7 @@ def _memory(pid: int) -> int:
         with contextlib.suppress(OSError):
             try:
                 share = _kilobytes(f"{place}/smaps_rollup", (b"Pss:", b"SwapPss:"))
-            except PermissionError:  # more than its share, but seen by everybody
+            except PermissionError:  # counts shared pages in full, but everybody may read it
                 share = _kilobytes(f"{place}/status", (b"RssAnon:", b"RssShmem:", b"VmSwap:"))
             if share:  # else this thread has ended
                 return 1024 * (share + _kilobytes(f"{place}/status", (b"VmPTE:",)))
@@ -269,7 +268,7 @@ def _kilobytes(path: str, names: tuple[bytes, ...]) -> int:
 
 
 def _unnamed(pids: Sequence[int], device: int) -> int:
-    """Bytes on the disk of deleted files that are still open or mapped: a walk does not find them."""
+    """Bytes on the disk of deleted files that are still open or mapped, which are not in the folder any more."""
     files: dict[int, int] = {}
     for pid in pids:
         for path in open_files(pid):
@@ -278,7 +277,7 @@ def _unnamed(pids: Sequence[int], device: int) -> int:
                 if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
                     files[status.st_ino] = status.st_blocks * 512
     where = f"{os.major(device):02x}:{os.minor(device):02x}".encode()
-    mapped: dict[tuple[int, bytes], int] = {}  # by file and offset: processes may share a mapping
+    mapped: dict[tuple[int, bytes], int] = {}  # by file and offset, because processes may share a mapping
     for pid in pids:
         for line in _maps(pid):
             if line.endswith(b"(deleted)\n"):
@@ -290,7 +289,7 @@ def _unnamed(pids: Sequence[int], device: int) -> int:
 
 
 def _maps(pid: int) -> Iterator[bytes]:
-    """Lines that say what is mapped in a process."""
+    """Lines of a process's list of mappings."""
     for place in places(pid):
         with contextlib.suppress(OSError), open(f"{place}/maps", "rb") as maps:
             if first := maps.readline():
@@ -300,7 +299,7 @@ def _maps(pid: int) -> Iterator[bytes]:
 
 
 def _number_inside(pid: int) -> int:
-    """A process's number in its own namespace."""
+    """A process's id in its own namespace; 0: unknown."""
     if not _PROC:
         return pid
     try:
