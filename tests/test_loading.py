@@ -459,3 +459,9 @@ def test_official_sampling_is_that_of_the_official_methods(generation: str) -> N
     for method in (methods.chat, methods.stream_chat):
         for name, value in OFFICIAL_SAMPLING[Generation(generation)].items():
             assert inspect.signature(method).parameters[name].default == value
+
+
+@pytest.mark.parametrize("load", [load_parts, chatglm.load, chatglm.AutoModel.from_pretrained])
+def test_an_option_that_does_not_exist_is_named(load: Any, checkpoint) -> None:
+    with pytest.raises(InputError, match=r"no option 'quantize'.*model\.quantize\(4\)"):
+        load(checkpoint("chatglm3"), quantize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -73,7 +74,8 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
             CheckpointError: the folder is missing, incomplete, damaged or not of this family; names the file.
             ConfigError: its config.json has a wrong value.
             UnsupportedError: its config.json or an argument asks for something that is not supported.
-            InputError: `device` and `device_map` are both given, or weights cannot have the given `dtype`.
+            InputError: an option does not exist, `device` and `device_map` are both given, or weights cannot have the
+                given `dtype`.
         """
         kwargs.pop("trust_remote_code", None)
         kwargs.pop("empty_init", None)
@@ -97,7 +99,17 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         ):
             kwargs.setdefault("generation_config", cls._check_folder(folder, kwargs))
         asked = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except TypeError as error:  # transformers gives the model's class all options that it does not know itself
+            if (found := _UNKNOWN.search(str(error))) is None or found[1] not in kwargs:
+                raise
+            raise InputError(
+                f"there is no option {found[1]!r}; the options are those of from_pretrained in transformers, such as "
+                "dtype, device_map and quantization_config. To quantise: model.quantize(4), or `chatglm quantize`"
+            ) from None
         check_missing(str(pretrained_model_name_or_path), info["missing_keys"], cls.may_be_new)
         model.freeze_behind_prefix()
         return (model, info) if asked else model
@@ -525,6 +537,8 @@ class LanguageModel(FamilyModel, DecoderMixin):
         number: Any = max(len(targets), 1) if count is None else count
         return total / (number.to(total.device) if isinstance(number, Tensor) else number)
 
+
+_UNKNOWN = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 _SCORES_AT_ONCE = 1 << 25
 """Most scores of the vocabulary in memory at a time in training: 128 MiB in float32."""
