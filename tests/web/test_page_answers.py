@@ -12,6 +12,7 @@ from browser import SHIFTS, Site, Views, answered, send, until, viewing
 
 from chatglm.chat.messages import Message
 from chatglm.errors import QueueFullError
+from chatglm.serving.connections import bind
 
 LONG = """最小二乘法用一条直线拟合数据，使**误差的平方和**最小：$y = kx + b$。
 
@@ -223,6 +224,28 @@ def test_a_server_that_starts_again_is_found_again(site: Site, views: Views) -> 
     send(page, again)
     answered(page, "在")
     assert page.locator("#status").inner_text() == ""
+
+
+def test_a_server_that_was_silent_for_a_while_is_found_again(site: Site, views: Views) -> None:
+    """It accepted connections and never answered; those stay open when it is gone, as behind a sleeping machine."""
+    views.expected = ["Failed to load resource"]
+    question = site.say("不会结束", "开头。\n\n" + "再说。" * 500, delay=0.02)
+    page = views.open()
+    send(page, question)
+    until(page, "document.querySelector('.answer')?.innerText.includes('再说')")
+    site.stop()
+    until(page, "document.querySelector('#status').textContent.includes('无法连接')")
+    (silent,) = bind("127.0.0.1", int(page.url.split(":")[2].split("/")[0]))
+    with silent:
+        silent.listen()
+        silent.settimeout(60)
+        held, _ = silent.accept()
+    with held:
+        site.start()
+        until(page, "document.querySelector('#status').textContent.includes('重新启动')")
+    page.wait_for_selector("#send", state="visible")
+    send(page, site.say("还在吗", "在"))
+    answered(page, "在")
 
 
 def test_a_failed_answer_says_so_and_can_be_tried_again(site: Site, views: Views) -> None:

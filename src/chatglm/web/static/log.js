@@ -6,6 +6,7 @@ import { showSummary } from "./settings.js";
 
 const log = find("#log");
 const tabs = new BroadcastChannel("chatglm");
+const PATIENCE = 15_000; // milliseconds without a connection
 let source = null;
 let open = null; // the block that is being written: {turn, raw, shown, element, text}
 let frame = 0;
@@ -259,29 +260,36 @@ export function follow(after) {
   for (const [kind, act] of Object.entries(heard)) source.addEventListener(kind, (event) => act(JSON.parse(event.data)));
   const mine = source;
   let lost = false;
+  let patience = 0;
   source.onopen = () => {
+    clearTimeout(patience);
     if (lost) tell();
     lost = false;
   };
-  source.onerror = async () => {
+  source.onerror = () => {
     if (source !== mine) return;
-    if (mine.readyState !== EventSource.CLOSED) {
-      lost = true;
-      tell(words.offline);
-      return;
-    }
-    // The server knows no such answer: it ended while nobody listened, or the server was started again.
+    if (mine.readyState === EventSource.CLOSED) return again();
+    lost = true;
+    tell(words.offline);
+    // The browser tries again by itself, but a connection that is accepted and never answered holds it for ever.
+    clearTimeout(patience);
+    patience = setTimeout(again, PATIENCE);
+  };
+  // The server knows no such answer (it ended while nobody listened, or the server was started again), or is silent.
+  async function again() {
+    clearTimeout(patience);
+    if (source !== mine || mine.readyState === EventSource.OPEN) return;
+    mine.close();
     source = null;
     while (!(await refresh())) {
       lost = true;
       tell(words.offline);
       await new Promise((done) => setTimeout(done, 2000));
     }
-    if (!busy()) {
-      setBusy(false);
-      tell(lost ? words.restarted : "");
-    }
-  };
+    if (busy()) return tell();
+    setBusy(false);
+    tell(lost ? words.restarted : "");
+  }
 }
 
 /** Shows the conversation as the server has it now; false if the server cannot be reached. */
@@ -303,7 +311,8 @@ export async function refresh() {
 
 /** This conversation's page as the server has it now. */
 async function page() {
-  const response = await fetch(`${base}${here.path}`, { headers: { Accept: "text/html" } });
+  const options = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(4 * PATIENCE) };
+  const response = await fetch(`${base}${here.path}`, options);
   if (!response.ok) throw Object.assign(new Error(words.failed), { final: response.status < 500 });
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
