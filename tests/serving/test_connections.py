@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -17,8 +18,9 @@ import pytest
 
 from chatglm.assistant import Assistant
 from chatglm.errors import InputError
+from chatglm.serving.app import create_app
 from chatglm.serving.bodies import Limits
-from chatglm.serving.connections import ConnectionLimits, Server, bind
+from chatglm.serving.connections import BareServer, ConnectionLimits, Server, bind
 from scripted import ScriptedEngine, Writer
 from server import serving
 from waiting import until
@@ -283,6 +285,26 @@ def test_a_drain_that_runs_out_says_so(start: Any, write: Writer) -> None:
     assert answers[CHAT].json()["error"]["code"] == "shutting_down"
     assert answers["/"].json().keys() == {"status", "error", "time"}
     until(lambda: not engine.running and not server.server_state.connections)
+
+
+@pytest.mark.parametrize("kind", [BareServer, Server])
+def test_a_connection_that_never_asked_is_closed_at_the_end(write: Writer, kind: type[BareServer]) -> None:
+    """As browsers open them in advance. Such a client would else wait for ever where the process lives on."""
+    (listening,) = bind("127.0.0.1", 0)
+    options: dict[str, Any] = {"drain": 1} if kind is Server else {"patience": 1}
+    with Assistant(write.form, ScriptedEngine(write.say("x"))) as assistant:  # type: ignore[arg-type]
+        server = kind(create_app({"demo": assistant}), limits=LONG, log_level="warning", **options)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
+        thread.start()
+        until(lambda: server.started)
+        with connect(f"http://127.0.0.1:{listening.getsockname()[1]}") as silent:
+            until(lambda: bool(server.server_state.connections))
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+            with contextlib.suppress(ConnectionResetError):
+                assert silent.recv(1) == b""
+    listening.close()
 
 
 # Addresses

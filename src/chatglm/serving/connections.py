@@ -378,6 +378,11 @@ class BareServer(uvicorn.Server):
         if self._last is not None:
             await self._last()
         await super().shutdown(sockets)
+        # A connection that came at the last moment is closed by nobody else, and its client would wait for ever.
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
