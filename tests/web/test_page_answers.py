@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browser import SHIFTS, Site, Views, answered, send, until, viewing
+from playwright.sync_api import Page
 
 from chatglm.chat.messages import Message
 from chatglm.errors import QueueFullError
@@ -208,7 +209,8 @@ def test_other_tabs_hear_of_an_answer(site: Site, views: Views) -> None:
     until(third, "document.querySelector('#conversations').innerText.includes('第一问')")
 
 
-def test_a_server_that_starts_again_is_found_again(site: Site, views: Views) -> None:
+def _cut_off(site: Site, views: Views) -> Page:
+    """A page whose server has gone in the middle of an answer."""
     views.expected = ["Failed to load resource"]
     question = site.say("不会结束", "开头。\n\n" + "再说。" * 500, delay=0.02)
     page = views.open()
@@ -216,6 +218,11 @@ def test_a_server_that_starts_again_is_found_again(site: Site, views: Views) -> 
     until(page, "document.querySelector('.answer')?.innerText.includes('再说')")
     site.stop()
     until(page, "document.querySelector('#status').textContent.includes('无法连接')")
+    return page
+
+
+def test_a_server_that_starts_again_is_found_again(site: Site, views: Views) -> None:
+    page = _cut_off(site, views)
     site.start()
     until(page, "document.querySelector('#status').textContent.includes('重新启动')")
     page.wait_for_selector("#send", state="visible")
@@ -228,13 +235,7 @@ def test_a_server_that_starts_again_is_found_again(site: Site, views: Views) -> 
 
 def test_a_server_that_was_silent_for_a_while_is_found_again(site: Site, views: Views) -> None:
     """It accepted connections and never answered; those stay open when it is gone, as behind a sleeping machine."""
-    views.expected = ["Failed to load resource"]
-    question = site.say("不会结束", "开头。\n\n" + "再说。" * 500, delay=0.02)
-    page = views.open()
-    send(page, question)
-    until(page, "document.querySelector('.answer')?.innerText.includes('再说')")
-    site.stop()
-    until(page, "document.querySelector('#status').textContent.includes('无法连接')")
+    page = _cut_off(site, views)
     (silent,) = bind("127.0.0.1", int(page.url.split(":")[2].split("/")[0]))
     with silent:
         silent.listen()
