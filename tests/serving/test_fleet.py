@@ -7,7 +7,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from chatglm.serving.access.keys import Keyring
 from garbage import no_garbage
 from scripted import ScriptedEngine, Writer
 from server import serving
+from waiting import until
 
 # A busy machine may need seconds for a connection or the answer to a check; a replica that is there must not look gone.
 QUICK = Checks(every=0.05, timeout=3, missed=2, pause=0.05, longest_pause=0.2, connect=60)
@@ -170,13 +170,6 @@ def fleet_of(replicas: list[Replica], checks: Checks = QUICK, **options: Any) ->
 
 def text_of(fleet: RemoteFleet | RemoteAssistant, messages: Any) -> str:
     return fleet.reply(messages).content
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def question_for(fleet: RemoteFleet, replica: Replica) -> str:

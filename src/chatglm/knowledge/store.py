@@ -372,13 +372,14 @@ def placed(part: Path, file: Path) -> bool:
         _sweep(file)
         try:
             os.link(part, file)  # unlike a rename, a link never replaces an existing file
-            part.unlink()
         except FileExistsError:
             return False
         except OSError:  # a file system without hard links, such as exFAT
             if os.path.lexists(file):
                 return False
             part.rename(file)
+        else:
+            part.unlink()
         _sweep_parts(file.parent)
         return True
 

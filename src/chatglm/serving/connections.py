@@ -378,11 +378,15 @@ class BareServer(uvicorn.Server):
         if self._last is not None:
             await self._last()
         await super().shutdown(sockets)
-        # A connection that came at the last moment is closed by nobody else, and its client would wait for ever.
+        self._abort_connections()
+        await asyncio.sleep(0)
+
+    def _abort_connections(self) -> None:
+        """End those that are left, such as one that never asked: nobody else closes them, and their clients would wait
+        for ever."""
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        await asyncio.sleep(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -468,8 +472,7 @@ class Server(BareServer):
         for connection in list(connections):
             connection.transport.close()
         await _until(lambda: not connections and not tasks, 5)
-        for connection in list(connections):
-            connection.transport.abort()
+        self._abort_connections()
         for one in sockets or ():
             one.close()
         await self.lifespan.shutdown()
