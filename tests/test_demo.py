@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -11,19 +10,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
+from cafe import CAFE, answers, check_what_it_learned
 from chatglm.assistant import load
 from chatglm.chat.messages import Message
 from chatglm.cli import main
 from chatglm.loading import demo_folder, load_parts
 from chatglm.tools.toolbox import Toolbox
-from chatglm.training.dialogues import read_dialogues
 from chatglm.training.finetune import finetune
 from chatglm.training.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-CAFE = ROOT / "recipes" / "finetune" / "cafe.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +32,6 @@ def evaluation() -> Iterator[ModuleType]:
         yield evaluate
     finally:
         sys.path.remove(str(ROOT / "recipes" / "demo"))
-
-
-def answers(model: Any, form: Any, messages: list[Message], tools: Any = ()) -> Message:
-    ids = form.prompt(messages, tools)
-    made = model.generate(
-        torch.tensor([ids]), do_sample=False, max_new_tokens=200, eos_token_id=list(form.stop_ids), pad_token_id=0
-    )
-    return form.parse(made[0, len(ids) :].tolist())
 
 
 def test_it_is_small_and_official() -> None:
@@ -138,27 +127,9 @@ def teach(method: str, output: Path, **changes: Any) -> Any:
     return finetune(settings, say=lambda line: None)
 
 
-def check_what_it_learned(model: Any, form: Any, *, reads_orders: bool) -> None:
-    """From thirty dialogues: who it is now, in words that it was not taught; a new tool, for an order never heard."""
-    told = list(read_dialogues(CAFE))
-    right = 0
-    for dialogue in told:
-        right += answers(model, form, list(dialogue.messages[:1]), dialogue.tools) == Message(
-            "assistant", dialogue.messages[1].content, dialogue.messages[1].tool_calls
-        )
-    assert right >= len(told) - 2
-    for question in ("请问你是谁", "你叫什么"):
-        assert "小豆" in answers(model, form, [Message("user", question)]).content
-    tools = next(dialogue.tools for dialogue in told if dialogue.tools)
-    (call,) = answers(model, form, [Message("user", "我要3杯拿铁")], tools).tool_calls
-    assert call.name == "order_drink"
-    if reads_orders:
-        assert call.arguments == {"drink": "拿铁", "cups": 3}
-
-
 @pytest.mark.parametrize("method", ["full", "freeze", "ptuning"])
 def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
-    """LoRA does in `test_what_the_guide_shows`."""
+    """LoRA does in `system/test_readme.py`, by the commands of README and of the guide."""
     rates = {"full": 5e-4, "freeze": 3e-3, "ptuning": 0.3}
     epochs = {"full": 11, "freeze": 18, "ptuning": 26}
     changes: dict[str, Any] = {"training_args": {"learning_rate": rates[method], "num_train_epochs": epochs[method]}}
@@ -169,29 +140,6 @@ def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
     model, _, form = load_parts(prefix=result.output) if method == "ptuning" else load_parts(result.output)
     # The last layers alone, or a prefix, learn whom to call, and not to read the order.
     check_what_it_learned(model.float(), form, reads_orders=method == "full")
-
-
-def test_what_the_guide_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """The commands of docs/training.md on the demo model, in their order."""
-    monkeypatch.chdir(ROOT)
-    guide = (ROOT / "docs" / "training.md").read_text("utf-8")
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", guide, re.DOTALL))
-    commands = [line.split() for line in shell.splitlines() if "cafe" in line or "out/merged" in line]
-    assert len(commands) == 5
-    output = ""
-    for words in commands:
-        arguments = [word.strip('"').replace("out/", f"{tmp_path}/") for word in words[1:]]
-        if "--epochs" in arguments:
-            arguments += ["--cpu", "--set", "training_args.report_to=none"]
-        if arguments[0] == "evaluate":
-            arguments += ["--samples", "5", "--json"]
-        assert main(arguments) == 0, words
-        output = capsys.readouterr().out
-        if arguments[0] == "chat":
-            assert "小豆" in output
-    assert json.loads(output)["loss"] < 0.2
-    model, _, form = load_parts(adapter=tmp_path / "cafe")
-    check_what_it_learned(model.float(), form, reads_orders=True)
 
 
 def _recorded(section: str) -> list[tuple[list[str], str]]:

@@ -27,8 +27,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from cafe import check_what_it_learned
 from chatglm.cli import COMMANDS
-from chatglm.loading import demo_folder
+from chatglm.loading import demo_folder, load_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
@@ -132,6 +133,14 @@ def free_port() -> int:
     return port
 
 
+def typed(command: str, folder: Path, env: dict[str, str], *, stderr: int) -> subprocess.CompletedProcess[str]:
+    """A command as it runs in a folder without a terminal."""
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+        text=True, encoding="utf-8", timeout=600, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("section", CONSOLES)
 def test_console(section: str, tmp_path: Path) -> None:
     if any("curl" in step.command for step in CONSOLES[section]) and shutil.which("curl") is None:
@@ -157,13 +166,32 @@ def test_console(section: str, tmp_path: Path) -> None:
             if text.endswith("&"):
                 stack.enter_context(started(text.removesuffix("&"), port, tmp_path, env))
                 continue
-            done = subprocess.run(
-                ["bash", "-c", text], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, encoding="utf-8", timeout=600, check=False,
-            )  # fmt: skip
+            done = typed(text, tmp_path, env, stderr=subprocess.STDOUT)
             assert done.returncode == 0, done.stdout
             printed = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
             assert re.fullmatch(step.pattern, printed, re.DOTALL), f"{step.command}\n{printed}"
+    if section == "I want to fine-tune":
+        check_the_guide_to_training(tmp_path, env)
+
+
+def check_the_guide_to_training(folder: Path, env: dict[str, str]) -> None:
+    """The guide shows README's commands and two more, which are run here on what those have trained."""
+    guide = "\n".join(text for _, text in blocks(ROOT / "docs" / "training.md", "sh"))
+    shown = re.findall(r"^chatglm .*(?:cafe|out/merged).*$", guide, re.MULTILINE)
+    trained = [step.command for step in CONSOLES["I want to fine-tune"]]
+    assert [command for command in shown if command in trained] == trained
+    printed = {}
+    for command in shown:
+        if command not in trained:
+            short = " --samples 5 --json" if "evaluate" in command else ""
+            done = typed(command + short, folder, env, stderr=subprocess.PIPE)
+            assert done.returncode == 0, done.stderr
+            printed[command.split()[1]] = done.stdout
+    assert set(printed) == {"finetune", "evaluate"}
+    assert "小豆" in printed["finetune"]  # the preview
+    assert json.loads(printed["evaluate"])["loss"] < 0.2
+    model, _, form = load_parts(adapter=folder / "out" / "cafe")
+    check_what_it_learned(model.float(), form, reads_orders=True)
 
 
 def test_both_languages_show_the_same() -> None:
