@@ -31,6 +31,12 @@ else
     exit 0
 fi
 command="$install $(echo $needed)"
+# One by one, so that a package that this system does not have keeps none of the others away.
+install_each() {
+    missing=
+    for package in $needed; do $install "$package" || missing="$missing $package"; done
+    [ -z "$missing" ] || { echo "not installed:$missing"; return 1; }
+}
 if [ "$(id -u)" != 0 ]; then
     echo "Some tests skip. So that they run: sudo $command" >&2
     exit 0
@@ -41,7 +47,8 @@ export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 {
     # A container has no lists of packages, or old ones.
-    case $install in apt-get*) apt-get update ;; esac && $command
+    case $install in apt-get*) apt-get update ;; esac
+    install_each
 } >"$log" 2>&1 </dev/null || {
     tail -n 5 "$log"
     echo "This did not work, so some tests skip."

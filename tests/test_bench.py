@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from chatglm.chat.formats import chat_format
 from chatglm.cli import main
 from chatglm.errors import InputError
 from chatglm.loading import AutoTokenizer, demo_folder
-from chatglm.measure import Clients, Spread, Workload
+from chatglm.measure import Clients, Sample, Spread, Workload
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -116,6 +117,32 @@ def test_seconds_end_it(scripted: Callable[..., tuple[Assistant, ScriptedEngine]
     level = Clients(assistant, Workload(max_new_tokens=4)).run(3, seconds=0.3)
     assert level.seconds >= 0.3
     assert len(level.samples) >= 3
+
+
+def test_however_short_every_client_has_a_dialogue() -> None:
+    level = Clients(Endpoint(), Workload(max_new_tokens=2)).run(3, seconds=1e-9)
+    assert len(level.samples) == 3
+
+
+def test_interrupted_clients_begin_no_other_dialogue() -> None:
+    """As after Ctrl+C: an error ends all clients, not only the one that had it."""
+    endpoint = Endpoint()
+    clients = Clients(endpoint, Workload(max_new_tokens=2))
+    before = len(endpoint.asked)
+
+    def watch(sample: Sample) -> None:
+        raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        clients.run(1, seconds=1e6, watch=watch)
+    assert len(endpoint.asked) == before + 1
+
+    def first(sample: Sample) -> None:
+        if threading.current_thread().name.endswith("_0"):
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        Clients(endpoint, Workload(max_new_tokens=2)).run(4, seconds=1e6, watch=first)
 
 
 def test_failures_are_counted(scripted: Callable[..., tuple[Assistant, ScriptedEngine]]) -> None:

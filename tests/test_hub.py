@@ -185,6 +185,26 @@ def test_a_killed_download_is_resumed(
     assert server.bytes_of(name) < 0.6 * len(content)
 
 
+def test_a_branch_that_moves_during_a_download(
+    server: FakeHub, cache: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache's `main` is the commit that was fetched, of which all files are there."""
+    server.add(ID, small)
+    before = dict(server.repositories[ID])
+    fetch = downloads.Download._fetch_all
+
+    def fetched(self: downloads.Download, *arguments: Any) -> None:
+        fetch(self, *arguments)
+        server.branches["old"] = before
+        server.repositories[ID] = {**before, "config.json": before["config.json"] + b"\n"}
+
+    monkeypatch.setattr(downloads.Download, "_fetch_all", fetched)
+    check_folder(hub.folder(ID))
+    assert (cache / "models--THUDM--chatglm3-6b" / "refs" / "main").read_text() == commit_of(before)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    check_folder(hub.folder(ID))
+
+
 def test_a_server_that_knows_no_ranges(server: FakeHub, cache: Path, small: Path) -> None:
     server.add(ID, small)
     name = shards(server.repositories[ID])[0]

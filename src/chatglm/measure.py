@@ -237,7 +237,7 @@ class Clients:
         Args:
             concurrency: number of clients.
             requests: number of requests to make; only whole dialogues are made, and at least one for every client.
-            seconds: instead of `requests`: after this time no new dialogue begins.
+            seconds: instead of `requests`: after this time no new dialogue begins, but for the first of every client.
             watch: called with every sample, from several threads.
 
         Raises:
@@ -255,7 +255,10 @@ class Clients:
         begin = time.perf_counter()
 
         def work() -> None:
-            while seconds is None or time.perf_counter() - begin < seconds:
+            for dialogue in itertools.count():
+                late = seconds is not None and time.perf_counter() - begin >= seconds
+                if self._over.is_set() or (late and dialogue > 0):
+                    return
                 with lock:
                     if next(left, None) is None:
                         return
@@ -270,7 +273,7 @@ class Clients:
                 for task in [pool.submit(work) for _ in range(concurrency)]:
                     task.result()
             except BaseException:
-                self._over.set()  # the other clients end at their next token
+                self._over.set()  # the other clients end at their next token, and begin no other dialogue
                 raise
         after = self._assistant.stats()
         guessed = after.accepted_tokens - before.accepted_tokens if before is not None and after is not None else None

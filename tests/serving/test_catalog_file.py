@@ -136,7 +136,13 @@ def test_what_is_wrong_with_a_file(folder: Path, text: str, said: str, monkeypat
 
 
 def test_options_that_do_not_go_with_a_file(folder: Path) -> None:
-    for option in (["--model", "three"], ["--name", "x"], ["--embedding", "texts"], ["--dtype", "fp32"]):
+    for option in (
+        ["--model", "three"],
+        ["--name", "x"],
+        ["--embedding", "texts"],
+        ["--dtype", "fp32"],
+        ["--huge-pages"],
+    ):
         with (
             pytest.raises(InputError, match=f"{option[0]} cannot be used with --config"),
             catalog_of(folder, "models: {a: three}", *option),

@@ -146,6 +146,10 @@ def test_an_answer_that_fails_is_one_line(chat: Run) -> None:
     ("arguments", "words"),
     [
         (["--tools-without-asking"], "--tools-without-asking: there are no tools"),
+        (
+            ["--tools", "examples", "--tools-without-asking", "--code-runs-with-my-rights"],
+            "--tools-without-asking: cannot be used with --code-runs-with-my-rights",
+        ),
         (["--mode", "character"], "--character NAME|FILE"),
         (["--no-store", "--continue"], "--no-store"),
         (["--lines", "--json"], "--lines: cannot be used with --json"),

@@ -45,6 +45,21 @@ def test_rounding_with_perplexity(checkpoint, text: Path, tmp_path: Path) -> Non
     assert out.strip()
 
 
+def test_perplexity_of_a_folder_that_is_there_already(checkpoint, text: Path, tmp_path: Path, capsys) -> None:
+    """What took hours is not done again for it."""
+    arguments = ("quantize", checkpoint("chatglm3"), "--output", tmp_path / "q", "--group-size", 32)
+    here(capsys, *arguments)
+    weights = (tmp_path / "q" / "model.safetensors").stat()
+    out, _ = here(capsys, *arguments, "--perplexity", text)
+    assert "only the perplexity is measured" in out
+    report = json.loads((tmp_path / "q" / "report.json").read_text("utf-8"))
+    assert f"{report['perplexity']['after']:.4f} after" in out
+    assert (tmp_path / "q" / "model.safetensors").stat() == weights
+    out, _ = here(capsys, *arguments)
+    assert "nothing to do" in out
+    assert json.loads((tmp_path / "q" / "report.json").read_text("utf-8")) == report
+
+
 @pytest.mark.parametrize("data", ["text.txt", "text.jsonl", "dialogues.jsonl"])
 def test_gptq(data: str, checkpoint, text: Path, tmp_path: Path, capsys) -> None:
     rows = [{"text": TEXT}] * 2
@@ -78,6 +93,8 @@ def test_usage(checkpoint, text: Path, tmp_path: Path, capsys) -> None:
         (("--method", "gptq"), "--method gptq: give --calibration DATA"),
         (("--calibration", text), "--calibration: cannot be used with --method rtn"),
         (("--no-act-order",), "--no-act-order: cannot be used"),
+        (("--samples", 0), "--samples: cannot be used with --method rtn"),
+        (("--length", 64), "--length: is of passages for --method gptq or --perplexity"),
         (("--layout", "gptq", "--bits", 8), "GPTQ's layout needs 4 bits"),
         (("--device", "nonsense"), "device 'nonsense' cannot be used"),
         (("--perplexity", tmp_path / "none.txt"), "none.txt: no such file"),

@@ -63,6 +63,22 @@ def ask(**more: object) -> dict[str, object]:
     return {"model": "chatglm3-6b", "messages": [{"role": "user", "content": "你好"}], **more}
 
 
+def test_all_that_a_server_stores_is_in_its_home(tmp_path: Path) -> None:
+    home, users = tmp_path / "server", tmp_path / "user"
+    users.mkdir()
+    arguments = ("--home", str(home), "--page", "--knowledge", "--name", "chatglm3-6b")
+    with serve(*arguments, CHATGLM_HOME=str(users)) as (_, url), httpx.Client(base_url=url) as client:
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": ask()}
+        file = client.post("/v1/files", files={"file": ("a.jsonl", json.dumps(line))}, data={"purpose": "batch"})
+        assert client.get(f"/v1/files/{file.raise_for_status().json()['id']}").is_success
+        client.post("/v1/knowledge", json={"name": "menu"}).raise_for_status()
+        assert client.get("/ui/").status_code < 400
+    assert list(users.iterdir()) == []
+    assert (home / "knowledge" / "menu.sqlite").is_file()
+    assert (home / "conversations.sqlite").is_file()
+    assert len(list((home / "files").iterdir())) == 1
+
+
 def test_sigterm_lets_answers_finish() -> None:
     with serve("--name", "chatglm3-6b", "--name", "other", "--drain", "60") as (process, url):
         assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == ["chatglm3-6b", "other"]

@@ -251,6 +251,17 @@ def test_settings(chat: Chat) -> None:
     assert chat.ask("/summary off").startswith("memory is now off")
 
 
+def test_a_download_can_be_stopped(tmp_path: Path) -> None:
+    """While a model by its repository's name is fetched, there is no line to type into yet."""
+    with tmux_server() as server:
+        terminal = server(
+            [*HOST, "--model", "somebody/endless"], environment={**ENGLISH, "CHATGLM_HOME": str(tmp_path)}
+        )
+        terminal.until("downloading")
+        terminal.keys("C-c")
+        assert "Traceback" not in terminal.until(r"\[status 130\]")
+
+
 def test_another_model(chat: Chat, tmp_path: Path) -> None:
     assert chat.ask("/model") == "model: demo"
     assert "missing: no such folder" in chat.ask(f"/model {tmp_path / 'missing'}")

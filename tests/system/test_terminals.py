@@ -98,6 +98,7 @@ def test_a_question_of_the_posix_locale_is_utf_8(monkeypatch, capsys) -> None:
         (ModuleNotFoundError("No module named 'x'", name="x"), 1, "the package x is not installed"),
         (ImportError("libtorch.so: failed to map segment"), 1, "a library cannot be loaded (libtorch.so: failed"),
         (KeyboardInterrupt(), 130, ""),
+        (EOFError(), 1, "the input ended before there was an answer"),
         (BrokenPipeError(), 141, ""),
     ],
     ids=repr,

@@ -256,6 +256,8 @@ def test_assignments() -> None:
         "model": "a=b",
     }
     assert Settings.from_dict(tree).training_args["learning_rate"] == 1e-4
+    assign(tree, "training_args.run_name=2024-02-30")
+    assert tree["training_args"]["run_name"] == "2024-02-30"
     for wrong in ("loss", "=3", "training_args..seed=1", "loss.x=1"):
         with pytest.raises(InputError, match="--set"):
             assign(tree, wrong)
@@ -264,7 +266,13 @@ def test_assignments() -> None:
 def test_files_that_are_no_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.yaml: cannot be read"):
         read_yaml(tmp_path / "nowhere.yaml")
-    for text, said in (("a: [1", "not YAML"), ("- 1", "found a list"), ("!!python/object:os.system {}", "not YAML")):
+    for text, said in (
+        ("a: [1", "not YAML"),
+        ("- 1", "found a list"),
+        ("!!python/object:os.system {}", "not YAML"),
+        ("run_name: 2024-02-30", "not YAML"),
+        ("a: " + "[" * 9999, "not YAML"),
+    ):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(InputError, match=rf"bad\.yaml: .*{said}"):
             read_yaml(tmp_path / "bad.yaml")

@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk is noticed now, not when Python ends
     except KeyboardInterrupt:
         status = _say("", 130)
+    except EOFError:  # a question was asked, and the input ended (Ctrl+D)
+        status = _say("chatglm: the input ended before there was an answer\n", 1)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         status = 141
     except Exception as error:

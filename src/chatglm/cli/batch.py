@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     remote_urls(arguments)
     with contextlib.ExitStack() as stack:
         source = _opened(arguments.input, output, stack)
-        stack.enter_context(reporting_disk_errors(output.parent, "run the command again to resume"))
+        stack.enter_context(reporting_disk_errors(output.parent, "; run the command again to resume"))
         stack.enter_context(locked(output.with_name(f"{output.name}.lock"), output))
         book = stack.enter_context(contextlib.closing(Book(output)))
         asyncio.run(_answer(arguments, source, book))

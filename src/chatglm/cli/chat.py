@@ -136,6 +136,11 @@ def _check(arguments: argparse.Namespace) -> None:
     SamplingParams.from_arguments(arguments)
     if arguments.tools_without_asking and not arguments.tools:
         raise InputError("--tools-without-asking: there are no tools; add --tools FILE")
+    if arguments.tools_without_asking and arguments.code_runs_with_my_rights:
+        raise InputError(
+            "--tools-without-asking: cannot be used with --code-runs-with-my-rights, which asks before each cell; "
+            "leave one out"
+        )
     if arguments.mode == "character" and arguments.character is None and arguments.resume is None:
         raise InputError("--mode character: needs --character NAME|FILE, such as tea-house")
     if arguments.no_store and arguments.resume is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from chatglm.cli.models import add_model_arguments, loading_options, print_json
+from chatglm.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,43 +22,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--normalize",
         choices=("sum", "mean"),
-        default="sum",
         help="with --cloze: score a choice by the sum (default) or the mean of its tokens' log-probabilities",
     )
     parser.add_argument(
         "--loss",
-        default="all",
         metavar="TURNS",
         help="measured assistant turns: all (default), last, or split: all, each in a pass of its own",
     )
-    parser.add_argument(
-        "--max-length", type=int, default=1024, metavar="N", help="longest dialogue, in tokens (default: %(default)s)"
-    )
+    parser.add_argument("--max-length", type=int, metavar="N", help="longest dialogue, in tokens (default: 1024)")
     parser.add_argument(
         "--samples",
         type=int,
-        default=50,
         metavar="N",
-        help="number of answers to generate and score; 0: loss only (default: %(default)s)",
+        help="number of answers to generate and score; 0: loss only (default: 50)",
     )
     parser.add_argument(
         "--max-new-tokens",
         type=int,
-        default=512,
         metavar="N",
-        help="longest generated answer, in tokens (default: %(default)s)",
+        help="longest generated answer, in tokens (default: 512)",
     )
     parser.add_argument(
         "--batch-size", type=int, default=4, metavar="N", help="dialogues at a time (default: %(default)s)"
     )
-    parser.add_argument(
-        "--seed", type=int, default=42, help="random seed: chooses the dialogues to answer (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, help="random seed: chooses the dialogues to answer (default: 42)")
     parser.add_argument("--skip-bad-rows", action="store_true", help="skip rows that cannot be read, and list them")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
 
 
+_OF_DIALOGUES: dict[str, Any] = {"loss": "all", "max_length": 1024, "samples": 50, "max_new_tokens": 512, "seed": 42}
+"""Options that choices by cloze do not have, with their defaults."""
+
+
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.cloze:
+        for name in (*_OF_DIALOGUES, "skip_bad_rows"):
+            value = getattr(arguments, name)
+            if value is not None and value is not False:
+                raise InputError(f"--{name.replace('_', '-')}: is for dialogues; it cannot be used with --cloze")
+    elif arguments.normalize is not None:
+        raise InputError("--normalize: is for multiple choice; add --cloze")
     from chatglm.loading import load_parts
 
     options = loading_options(arguments)
@@ -68,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             loaded.model,
             loaded.tokenizer,
             read_questions(arguments.data),
-            normalize=arguments.normalize,
+            normalize=arguments.normalize or "sum",
             batch_size=arguments.batch_size,
         )
         numbers: dict[str, float] = {"questions": len(result.rows), "accuracy": result.accuracy}
@@ -77,15 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
         from chatglm.training.metrics import evaluate
 
         tally = Tally()
+        given = {name: getattr(arguments, name) for name in _OF_DIALOGUES}
+        of_dialogues = {name: _OF_DIALOGUES[name] if value is None else value for name, value in given.items()}
         numbers = evaluate(
             loaded,
             arguments.data,
-            loss=arguments.loss,
-            max_length=arguments.max_length,
-            samples=arguments.samples,
-            max_new_tokens=arguments.max_new_tokens,
             batch_size=arguments.batch_size,
-            seed=arguments.seed,
+            **of_dialogues,
             skip_bad_rows=arguments.skip_bad_rows,
             tally=tally,
         )

@@ -61,9 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generate", action="store_true", help="score generated answers at every evaluation (Rouge, BLEU)"
     )
-    parser.add_argument(
-        "--dialogues", type=int, default=3, metavar="N", help="preview: how many are shown (default: 3)"
-    )
+    parser.add_argument("--dialogues", type=int, metavar="N", help="preview: how many are shown (default: 3)")
     add_shared_arguments(parser)
 
 
@@ -199,8 +197,10 @@ def run(arguments: argparse.Namespace) -> int:
     from chatglm.training.settings import Settings
 
     settings = Settings.from_dict(tree, where=arguments.settings or "settings")
+    if arguments.dialogues is not None and not preview:
+        raise InputError("--dialogues: is an option of `chatglm finetune preview`; leave it out")
     if preview:
-        return _preview(settings, arguments.dialogues)
+        return _preview(settings, 3 if arguments.dialogues is None else arguments.dialogues)
     from chatglm.training.finetune import finetune
 
     finished(finetune(settings, resume=resume_from(arguments, settings), overwrite=arguments.overwrite), settings)

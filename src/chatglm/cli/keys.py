@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import re
+import shlex
 import socket
 import sys
 import time
@@ -194,7 +195,8 @@ def add_keyring_arguments(parser: argparse.ArgumentParser) -> None:
         "--home",
         type=Path,
         metavar="FOLDER",
-        help="folder of keys, tasks and files (default: CHATGLM_HOME, else ~/.chatglm)",
+        help="folder of all that the server stores: keys, tasks, files, knowledge bases, the page's users and "
+        "conversations (default: CHATGLM_HOME, else ~/.chatglm)",
     )
     parser.add_argument("--api-key", "--api_key", dest="api_key", help=argparse.SUPPRESS)
 
@@ -232,10 +234,11 @@ def keyring_of(arguments: argparse.Namespace, addresses: Sequence[socket.socket]
         raise InputError(f"--keys {arguments.keys}: has no keys")
     if keyring.keys:
         return keyring
+    there = "" if arguments.home is None else f" --home {shlex.quote(str(arguments.home))}"
     for one in addresses:
         if not ipaddress.ip_address(one.getsockname()[0].partition("%")[0]).is_loopback:
             raise InputError(
                 f"--host {arguments.host}: others can reach the server there, and it has no API keys; make one with "
-                "`chatglm keys add --name NAME`, or add --no-keys if everybody may use it"
+                f"`chatglm keys add --name NAME{there}`, or add --no-keys if everybody may use it"
             )
     return None

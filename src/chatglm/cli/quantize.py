@@ -45,8 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", metavar="DATA", help="gptq calibration data: .txt, .jsonl with texts, or dialogues"
     )
-    parser.add_argument("--samples", type=int, default=128, metavar="N", help="gptq: passages (default: 128)")
-    parser.add_argument("--length", type=int, default=512, metavar="N", help="longest passage in tokens (default: 512)")
+    parser.add_argument("--samples", type=int, metavar="N", help="gptq: passages (default: 128)")
+    parser.add_argument(
+        "--length", type=int, metavar="N", help="gptq, --perplexity: longest passage in tokens (default: 512)"
+    )
     parser.add_argument("--no-act-order", action="store_true", help="gptq: keep the columns in their order")
     parser.add_argument("--head", action="store_true", help="quantise the output head too")
     parser.add_argument("--embedding", action="store_true", help="quantise the input embedding too")
@@ -75,9 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
     official = arguments.scheme == "official"
     if official and arguments.group_size is not None:
         raise InputError("--group-size: the official scheme has a scale per row; leave it out, or --scheme official")
-    for name, needed in (("calibration", "gptq"), ("no_act_order", "gptq")):
-        if getattr(arguments, name) and arguments.method != needed:
+    for name in ("calibration", "no_act_order", "samples"):
+        given = getattr(arguments, name)
+        if given is not None and given is not False and arguments.method != "gptq":
             raise InputError(f"--{name.replace('_', '-')}: cannot be used with --method {arguments.method}")
+    if arguments.length is not None and arguments.method != "gptq" and not arguments.perplexity:
+        raise InputError("--length: is of passages for --method gptq or --perplexity, and there are none")
+    length = 512 if arguments.length is None else arguments.length
+    samples = 128 if arguments.samples is None else arguments.samples
     if arguments.method == "gptq" and not arguments.calibration:
         raise InputError("--method gptq: give --calibration DATA, texts or dialogues like those the model is for")
     check_device(arguments.device)
@@ -91,10 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     model_of_environment(arguments)
     source = demo_folder() if arguments.model is None else hub.folder(arguments.model, any_family=True, say=note)
-    measured = _read(source, arguments.perplexity, arguments.length, None) if arguments.perplexity else None
+    measured = _read(source, arguments.perplexity, length, None) if arguments.perplexity else None
     calibration = []
     if arguments.method == "gptq":
-        calibration = [p.ids for p in _read(source, arguments.calibration, arguments.length, arguments.samples)]
+        calibration = [p.ids for p in _read(source, arguments.calibration, length, samples)]
     progress, watch = _shown()
     report = quantize_folder(
         source,
@@ -107,8 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
         watch=watch,
     )
     if report.done_before:
-        print(f"{report.output}: was made from the same weights with the same settings; nothing to do")
-        return 0
+        rest = "nothing to do" if measured is None else "only the perplexity is measured"
+        print(f"{report.output}: was made from the same weights with the same settings; {rest}")
+        if measured is None:
+            return 0
     if measured is not None:
         report.perplexity = {"text": arguments.perplexity, **_perplexities(source, arguments, measured)}
         report.write(Path(arguments.output).expanduser())

@@ -149,10 +149,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _shelf() -> Shelf:
+def _shelf(home: Path | None) -> Shelf:
     from chatglm.knowledge import Shelf
 
-    return Shelf()
+    return Shelf(home)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -188,13 +188,13 @@ def run(arguments: argparse.Namespace) -> int:
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
         keys = keyring_of(arguments, sockets)
-        kept = home_folder() / "interpreter" if arguments.page else None
+        kept = home_folder(arguments.home) / "interpreter" if arguments.page else None
         with (
             open_tools(arguments, sockets, kept) as (toolbox, kernels),
             open_catalog(arguments) as catalog,
             contextlib.ExitStack() as stack,
         ):
-            shelf = stack.enter_context(_shelf()) if arguments.knowledge else None
+            shelf = stack.enter_context(_shelf(arguments.home)) if arguments.knowledge else None
             app = create_app(
                 catalog,
                 origins=arguments.cors,
@@ -203,6 +203,7 @@ def run(arguments: argparse.Namespace) -> int:
                 any_model=arguments.any_model,
                 keys=keys,
                 open_metrics=arguments.open_metrics,
+                home=arguments.home,
                 adapters_from=_adapters_folder(arguments.adapters_from),
                 log_text=arguments.log_text,
                 timeout=arguments.timeout,
@@ -217,7 +218,14 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.page:
                 _, own = stack.enter_context(
                     page_beside(
-                        app, catalog, toolbox, kernels, arguments, local=only_here(sockets), keyed=keys is not None
+                        app,
+                        catalog,
+                        toolbox,
+                        kernels,
+                        arguments,
+                        local=only_here(sockets),
+                        keyed=keys is not None,
+                        home=arguments.home,
                     )
                 )
             show = arguments.log_format == "text" and not arguments.quiet

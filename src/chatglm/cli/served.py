@@ -177,7 +177,18 @@ def _device() -> str:
 def _of_file(file: Path, arguments: argparse.Namespace) -> tuple[list[Source], int | None]:
     from chatglm.serving.catalog import Source
 
-    for option in ("model", "name", "embedding", "rerank", "draft", "kv_cache", "kv_memory", "dtype", *_SINGLE):
+    for option in (
+        "model",
+        "name",
+        "embedding",
+        "rerank",
+        "draft",
+        "kv_cache",
+        "kv_memory",
+        "huge_pages",
+        "dtype",
+        *_SINGLE,
+    ):
         if getattr(arguments, option):
             raise InputError(f"--{option.replace('_', '-')} cannot be used with --config; write it into {file}")
     top = _read_fields(_compose(file), _TOP, str(file), file)

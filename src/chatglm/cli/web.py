@@ -8,6 +8,7 @@ import gc
 import getpass
 import os
 import secrets
+import shlex
 import socket
 import sys
 import webbrowser
@@ -216,6 +217,7 @@ def page_beside(
     *,
     local: bool,
     keyed: bool = False,
+    home: Path | None = None,
 ) -> Iterator[tuple[Page, str]]:
     """Put the page, over this user's stored conversations, under `PATH` of an app, for as long as the context lasts.
 
@@ -223,6 +225,7 @@ def page_beside(
         arguments: of `add_access_arguments`.
         local: whether only this machine reaches the app.
         keyed: whether API keys are needed for the interfaces beside the page.
+        home: folder of the conversations, users and knowledge bases; None: `chatglm.home.home_path()`.
 
     Returns:
         The page, and the path that opens the conversations of this machine's own user; "": people sign in.
@@ -239,9 +242,11 @@ def page_beside(
         from chatglm.web.app import add_page
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed for the page: pip install 'chatglm[web]'") from None
-    with contextlib.closing(Store()) as store, Shelf() as shelf:
+    kept = home_folder(home) / "conversations.sqlite"
+    with contextlib.closing(Store(kept)) as store, Shelf(home) as shelf:
         if login and not store.users.all(guests=False):
-            note("nobody can sign in to the page yet; add somebody with `chatglm web users add NAME`")
+            there = "" if home is None else f"CHATGLM_HOME={shlex.quote(str(home))} "
+            note(f"nobody can sign in to the page yet; add somebody with `{there}chatglm web users add NAME`")
         documents = Documents(shelf, None if local and not login else store.users.name)
         page = add_page(
             app,

@@ -51,6 +51,17 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII
 _LARGEST_JSON = 256 << 20
 
 
+def _refer(ref: Path, commit: str) -> None:
+    """Let a branch or tag in `huggingface_hub`'s cache refer to a commit; who reads it meanwhile sees the old one."""
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    draft = ref.with_name(f".{ref.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        draft.write_text(commit, "ascii")
+        draft.replace(ref)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class _File:
     """A file of a repository. Its digest is a SHA-256, or the SHA-1 by which git names its content."""
@@ -115,8 +126,9 @@ class Download:
 
             self._bring(files, part, any_family, place, bring)
             if not COMMIT.fullmatch(self._repo.revision):
-                # All files are there now, so let the revision's name refer to this commit.
-                self._link(next(name for name in (*CONFIG, *files) if name in files), self._repo.revision)
+                # All files are there now, so let the revision's name refer to this commit. At the hub it may refer to
+                # another one by now.
+                _refer(storage / "refs" / self._repo.revision, commit)
         return place
 
     def to_folder(self, target: Path) -> Path:

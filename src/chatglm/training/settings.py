@@ -291,7 +291,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date such as 2024-02-30
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if data is None:
         return {}
@@ -312,8 +312,10 @@ def assign(data: dict[str, Any], assignment: str) -> None:
         raise InputError(f"--set {assignment}: expected KEY=VALUE, as in training_args.learning_rate=1e-4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a text; ValueError: as a date such as 2024-02-30
         value = text
+    except RecursionError:
+        raise InputError(f"--set {name}: the value is nested too deeply") from None
     place = data
     for key in keys[:-1]:
         if place.get(key) is None:
@@ -542,6 +544,10 @@ def _check(settings: Settings, where: str) -> None:
     positive["max_new_tokens"] = settings.max_new_tokens
     if isinstance(settings.peft_config, Lora):
         positive["peft_config.r"] = settings.peft_config.r
+        if not 0 <= settings.peft_config.lora_dropout < 1:
+            raise InputError(
+                f"{where}: peft_config.lora_dropout is {settings.peft_config.lora_dropout}; must be a share below 1"
+            )
     if isinstance(settings.peft_config, Prefix):
         positive["peft_config.num_virtual_tokens"] = settings.peft_config.num_virtual_tokens
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -554,8 +560,10 @@ def _check(settings: Settings, where: str) -> None:
         raise InputError(
             f"{where}: training_args.max_steps is 0; give a number of steps, or -1 to use num_train_epochs"
         )
-    if not arguments.get("num_train_epochs", 1) > 0:
-        raise InputError(f"{where}: training_args.num_train_epochs is {arguments['num_train_epochs']}; must be above 0")
+    if not 0 < arguments.get("num_train_epochs", 1) < math.inf:
+        raise InputError(
+            f"{where}: training_args.num_train_epochs is {arguments['num_train_epochs']}; must be above 0, and finite"
+        )
     if not 0 <= arguments["learning_rate"] < math.inf:
         raise InputError(f"{where}: training_args.learning_rate is {arguments['learning_rate']}; must be 0 or more")
     for name in ("seed", "data_seed"):

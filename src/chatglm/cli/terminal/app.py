@@ -84,8 +84,8 @@ class App:
         self._welcome()
         self._listen()
         self.models.begin(self._loaded)
-        if not self.models.quiet:  # a download has something to say
-            await self.models(self.dialogue.settings)
+        if not self.models.quiet and not await self._arrived():  # a download has something to say
+            return 130
         try:
             with _silent():
                 await self.begin()
@@ -93,6 +93,20 @@ class App:
                     await self._turn()
         except Leave as leave:
             return leave.status
+
+    async def _arrived(self) -> bool:
+        """Wait for the model, before there is a line to type into; False: Ctrl+C ended the waiting."""
+        loading = asyncio.ensure_future(self.models(self.dialogue.settings))
+        self._stop = loading.cancel
+        try:
+            await loading
+        except asyncio.CancelledError:
+            if not loading.cancelled():
+                raise
+            return False
+        finally:
+            self._stop = None
+        return True
 
     async def begin(self) -> None:
         """Show the end of the conversation that continues."""

@@ -65,10 +65,14 @@ class Models:
         self._loading = self._load(self._arguments)
 
         def done(loading: asyncio.Future[BaseAssistant]) -> None:
-            if not loading.cancelled():
-                error = loading.exception()
+            if loading.cancelled():
+                return
+            error = loading.exception()
+            if self._loading is loading:
                 self.now = None if error else loading.result()
                 told(error)
+            elif error is None:  # another model has replaced it meanwhile
+                loading.result().close()
 
         self._loading.add_done_callback(done)
 
@@ -128,6 +132,8 @@ class Models:
         except asyncio.CancelledError:
             loading.cancel()
             raise
+        if self._loading is not None:
+            self._loading.cancel()  # if it still loads, it closes what it has loaded
         old, self.now, self._loading, self._arguments = self.now, made, loading, arguments
         if old is not None:
             await asyncio.to_thread(old.close)
