@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.schemas import EXACT, check_pattern, held
+from chatglm.schemas import DIGITS, EXACT, check_pattern, held
 
 NUMBERS = {"minimum": -(10**15) + 1, "maximum": 10**15 - 1}
 
@@ -53,6 +53,11 @@ NUMBERS = {"minimum": -(10**15) + 1, "maximum": 10**15 - 1}
         ({"oneOf": [{"type": "null"}, {"type": "string"}]}, {"anyOf": [{"type": "null"}, {"type": "string"}]}),
         ({"oneOf": [{"const": 1}, {"enum": [2, 3]}]}, {"anyOf": [{"const": 1}, {"enum": [2, 3]}]}),
         ({"allOf": [{"type": "null"}], "description": "d"}, {"type": "null"}),
+        ({"type": "integer", "minimum": 0, "allOf": [{"minimum": 10}]},
+         {"allOf": [{"type": "integer", "minimum": 10, "maximum": DIGITS}], "type": "integer", "minimum": 0,
+          "maximum": DIGITS}),
+        ({"type": "string", "enum": ["x", "y"], "allOf": [{"enum": ["x"]}]},
+         {"allOf": [{"enum": ["x"], "type": "string"}], "enum": ["x", "y"], "type": "string"}),
     ],
 )  # fmt: skip
 def test_what_is_held(given: Any, ready: Any) -> None:

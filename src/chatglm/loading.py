@@ -480,8 +480,8 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    made = with_adapter(model, folder, name)
+def _with_adapter(model: Any, folder: Path, name: str = "default", *, removable: bool = False) -> Any:
+    made = with_adapter(model, folder, name, removable=removable)
     if is_quantized(made):
         from chatglm.quantization.lora import refuse_merging
 
@@ -490,8 +490,10 @@ def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def add_adapter(model: Any, folder: str | os.PathLike[str], name: str) -> Any:
-    """Add an adapter, named `name`, to a model; returns the model. For errors, see `models.adapters.with_adapter`."""
-    return _with_adapter(model, hub.folder(folder), name)
+    """Add an adapter, named `name`, to a model that is also used without it; returns the model. For errors, see
+    `models.adapters.with_adapter`.
+    """
+    return _with_adapter(model, hub.folder(folder), name, removable=True)
 
 
 def remove_adapter(model: Any, name: str) -> Any:

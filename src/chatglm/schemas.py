@@ -53,6 +53,11 @@ DIGITS = 10**15 - 1
 """The largest integer that a model can write if a schema gives no bound. Without it, digits might never end."""
 
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
+_ALONE = {
+    *("allOf", "title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"),
+    *("$comment", "$schema", "$id", "$defs", "definitions", "nullable"),
+}
+"""Keywords beside an `allOf` of one schema that add nothing to it. With any other, both must be kept."""
 # Keywords that restrict a value, but cannot be enforced by a grammar.
 _UNHELD = (
     "not", "if", "contains", "minContains", "maxContains", "uniqueItems", "propertyNames", "dependentRequired",
@@ -306,7 +311,7 @@ class _Reader:
             name = "anyOf"
         if name in made:
             made.setdefault("allOf", []).append({name: read})
-        elif name == "allOf" and len(read) == 1 and not isinstance(read[0], bool) and not made:
+        elif name == "allOf" and len(read) == 1 and isinstance(read[0], dict) and given.keys() <= _ALONE:
             made.update(read[0])
         else:
             made[name] = made.get(name, []) + read

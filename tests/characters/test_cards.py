@@ -250,6 +250,7 @@ BOMB = zlib.compress(b"QUJD" * (8 << 20))
         (picture(chunk(b"tEXt", b"chara\0!!!")), "not base64"),
         (picture(chunk(b"tEXt", b"chara\0" + base64.b64encode(b"\xff"))), "not valid JSON"),
         (picture(chunk(b"zTXt", b"chara\0\0" + BOMB)), "larger than"),
+        (picture(*[chunk(b"zTXt", b"chara\0\0" + zlib.compress(b"x" * (8 << 20)))] * 1000), "together"),
         (picture(chunk(b"zTXt", b"chara\0\0nothing")), "cannot be unpacked"),
         (picture(chunk(b"iTXt", b"chara\0\1\0")), "cut short"),
         (picture(text_chunk(V2))[:-20], "cut short"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import signal
@@ -183,6 +184,33 @@ def test_a_deleted_user_is_not_in_the_file(store: Store, user: int, other: int, 
     store.delete_user(user)
     store.close()
     assert b"zanzibar" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spelling", ['{"code":"import os\\nprintsecret(1)","city":"\\u5317\\u4eac"}', None])
+def test_calls_are_found_however_their_json_is_spelled(spelling: str | None, store: Store, user: int) -> None:
+    """Endpoints send compact JSON. What is indexed must be known when it is deleted, without that spelling."""
+    call = ToolCall("run", {"code": "import os\nprintsecret(1)", "city": "北京"}, text=spelling)
+    store.make(user, messages=[QUESTION, Message("assistant", "", tool_calls=(call,))])
+    for words in ("printsecret", "北京"):
+        assert len(store.search(user, words)) == 1
+    store.delete_user(user)
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.file)) as connection:
+        connection.execute("CREATE VIRTUAL TABLE temp.left_over USING fts5vocab(main, words, row)")
+        assert connection.execute("SELECT term FROM temp.left_over").fetchall() == []
+
+
+@pytest.mark.parametrize("name", ["Screenshot at 10.00\u202fAM.png", "报告\u3000终稿.csv", "a\u00a0b.txt"])
+def test_names_with_every_space_that_people_have(name: str, store: Store, user: int) -> None:
+    conversation = store.make(user)
+    store.add_file(user, conversation, name, "upload", 1, SHA)
+    assert [file.name for file in store.files(user, conversation)] == [name]
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\u2029b", "a\u202eb", "a\u200bb", "a\tb", "a\0b"])
+def test_names_that_steer_a_terminal(name: str, store: Store, user: int) -> None:
+    with pytest.raises(InputError, match="must be a name"):
+        store.add_file(user, store.make(user), name, "upload", 1, SHA)
 
 
 def test_it_lies_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

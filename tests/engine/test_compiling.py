@@ -43,6 +43,24 @@ def grammars() -> Grammars:
     return Grammars(TOKENS, {STOP})
 
 
+def test_an_interrupted_trial_leaves_no_answer_for_the_next(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = compiling._read
+
+    def interrupted(pipe: Any) -> Any:
+        monkeypatch.setattr(compiling, "_read", read)
+        raise KeyboardInterrupt
+
+    for _ in range(3):  # each worker there may be
+        monkeypatch.setattr(compiling, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            grammars.regex("a+")
+        with pytest.raises(InputError):
+            grammars.grammar("start: nothing_here")
+        grammars.regex("b+")
+
+
 def write(constraint: Constraint, chance: random.Random, most: int = 1500) -> bytes:
     """A text by chance, with a liking for its end."""
     text = bytearray()

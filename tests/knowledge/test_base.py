@@ -8,12 +8,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_bases import HANDBOOK, made
 from test_knowledge_vectors import Meanings
 
-from chatglm.errors import InputError, OutputError
+from chatglm.errors import InputError, OutputError, QueueFullError
 from chatglm.knowledge import (
     Base,
     Bases,
@@ -27,6 +28,7 @@ from chatglm.knowledge import (
     open_bases,
 )
 from chatglm.knowledge.indexing import Indexer, Item
+from chatglm.knowledge.reading import Readers
 from chatglm.knowledge.vectors import Vectors
 from waiting import until
 
@@ -311,6 +313,96 @@ def test_a_folder_that_cannot_be_listed_loses_no_files(tmp_path: Path, monkeypat
         assert base.search("second")[0].file == "deep/b.txt"
         (folder / "deep" / "b.txt").unlink()
         assert base.sync(folder).removed == ("deep/b.txt",)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_folder_that_cannot_be_listed_itself_loses_none_either(
+    late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(f"text of {name}", "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.sync(folder)
+        scandir = os.scandir
+
+        class Failing:
+            """It lists one file, and then fails."""
+
+            def __init__(self, path: Any) -> None:
+                self._found, self._left = scandir(path), 1
+
+            def __iter__(self) -> Any:
+                return self
+
+            def __next__(self) -> Any:
+                if self._left == 0:
+                    raise OSError(5, "Input/output error")
+                self._left -= 1
+                return next(self._found)
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                self._found.close()
+
+            def close(self) -> None:
+                self._found.close()
+
+        def refused(path: Any = ".") -> Any:
+            if late:
+                return Failing(path)
+            raise PermissionError(13, "Permission denied", str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", refused)
+            with pytest.raises(InputError, match="documents: cannot be read"):
+                base.sync(folder)
+        assert {hit.file for hit in base.search("text")} == {"a.txt", "b.txt"}
+
+
+def test_documents_wait_while_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no reader gets free, a document stays queued; it has not failed."""
+    (tmp_path / "a.txt").write_text("the valve is at the door", "utf-8")
+    asked = Readers.read
+    busy = 2
+
+    def read(self: Readers, *arguments: Any) -> Any:
+        nonlocal busy
+        if busy:
+            busy -= 1
+            raise QueueFullError("many documents are being read; try again later")
+        return asked(self, *arguments)
+
+    monkeypatch.setattr(Readers, "read", read)
+    with open_base("b", create=True, home=tmp_path) as base:
+        report = base.add(tmp_path / "a.txt")
+        assert (report.failed, busy) == ((), 0)
+        assert base.search("valve")[0].file == "a.txt"
+
+
+def test_a_long_heading_is_not_copied_into_every_piece(tmp_path: Path) -> None:
+    text = f"# {'h' * 50_000}\n\n" + "".join(
+        f"Sentence number {n} tells something of the valve.\n\n" for n in range(999)
+    )
+    (tmp_path / "a.md").write_text(text, "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(tmp_path / "a.md")
+        hit = base.search("sentence number 700")[0]
+        assert "700" in hit.text
+        assert len(hit.title) <= 1000
+        assert base.store.file.stat().st_size < 5_000_000
+
+
+def test_an_address_with_a_typing_error_costs_only_the_vectors(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the valve is at the door", "utf-8")
+    with open_base("b", create=True, home=tmp_path, embedder="http://127.0.0.1:80O0/v1#m") as base:
+        assert base.add(tmp_path / "a.txt").failed == ()
+        assert "is not an address" in base.trouble
+    with open_base("b", home=tmp_path) as base:
+        assert base.search("valve")[0].file == "a.txt"
 
 
 def test_foreign_files_are_no_bases(tmp_path: Path) -> None:

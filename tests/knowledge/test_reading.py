@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import os
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from chatglm.errors import InputError
 from chatglm.knowledge.reading import ENDINGS, Mark, Readers, Reading, read, read_apart
+from chatglm.knowledge.reading.kinds import TEXT_ENDINGS
 
 
 def headings(reading: Reading) -> list[tuple[int, str]]:
@@ -385,6 +387,47 @@ def test_an_empty_file_of_every_kind(ending: str) -> None:
     assert refused is None or refused.startswith(f"a.{ending}: ")
 
 
-def test_long_lines_of_nothing_take_no_long_time() -> None:
-    """An expression that went back at each space took 24 seconds for a seventh of it."""
-    assert read(b" " * 2_000_000, name="a.rst").marks == ()
+@pytest.mark.parametrize("ending", sorted(TEXT_ENDINGS))
+@pytest.mark.parametrize(
+    "line",
+    [" " * 2_000_000, f"# a{' ' * 500_000}b", f"# a{' #' * 250_000}b", f"|\n{' ' * 500_000}x|", f"|\n{'-' * 500_000}x|",
+     f"|\n{'|-' * 250_000}x|", f"a\n{'=' * 500_000}x", f"{'`' * 500_000}x", f"a\n{' -' * 250_000}"],
+    ids=["blanks", "heading", "closed", "rule", "dashes", "cells", "underline", "fence", "list"],
+)  # fmt: skip
+def test_long_lines_take_no_long_time(line: str, ending: str) -> None:
+    """These files are read in the process itself. Expressions that went back at each blank took hours for some."""
+    with contextlib.suppress(InputError):
+        read(line.encode(), name=f"a{ending}")
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "title"),
+    [
+        ("# A", 1, "A"),
+        ("   ### A b \t", 3, "A b"),
+        ("## A ##", 2, "A"),
+        ("## A#", 2, "A#"),
+        ("## A ## b", 2, "A ## b"),
+        ("#\tA", 1, "A"),
+        ("# # #", 1, "#"),
+        ("###### A", 6, "A"),
+        ("####### A", 0, ""),
+        ("    # A", 0, ""),
+        ("#A", 0, ""),
+        ("#", 0, ""),
+        ("# ##", 0, ""),
+    ],
+)
+def test_headings_of_markdown(line: str, level: int, title: str) -> None:
+    found = [(mark.level, mark.value) for mark in read(f"{line}\ntext".encode(), name="a.md").marks]
+    assert found == ([(level, title)] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_table"),
+    [("|---|---|", True), ("--- | :-: ", True), (" |:-|-: |\t", True), ("|---||---|", False), ("---|x", False),
+     ("|", False), ("-|", True), ("|:|-|", False), ("| - - |", False)],
+)  # fmt: skip
+def test_tables_of_markdown(rule: str, is_table: bool) -> None:
+    marks = read(f"a | b\n{rule}\n1 | 2\n".encode(), name="a.md").marks
+    assert [mark.kind for mark in marks] == ["table"] * is_table

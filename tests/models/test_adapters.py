@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import chatglm
 from chatglm.errors import ChatGLMError, CheckpointError, UnsupportedError
-from chatglm.loading import add_adapter, load_parts
+from chatglm.loading import add_adapter, load_parts, remove_adapter
 
 QUESTION = {"do_sample": False, "max_new_tokens": 6}
 QKV = ["query_key_value"]
@@ -102,6 +102,39 @@ def test_on_quantised_weights_it_works_or_is_refused_by_name(kind: str, saved, c
         assert model.chat(tokenizer, "你好", **QUESTION)[0] == plain
     else:
         assert add_adapter(model, folder, "default").chat(tokenizer, "你好", **QUESTION)[0] != plain
+
+
+@pytest.mark.parametrize("change", ["head", "embedding", "all", "lora_only", "same"])
+def test_what_an_adapter_would_change_for_all_is_refused(change: str, checkpoint, tmp_path: Path) -> None:
+    """Beside an adapter, PEFT saves whole weights of the base model; other requests use that without the adapter."""
+    model, tokenizer, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
+    config = KINDS["LoRA"]()
+    if change in ("all", "lora_only"):
+        config.bias = change
+    adapted = get_peft_model(model, config).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name or (change in ("all", "lora_only") and name.endswith("bias")):
+                parameter.normal_(0, 0.5)
+        if change == "head":
+            adapted.get_base_model().transformer.output_layer.weight.mul_(-1)
+        if change == "embedding":
+            adapted.get_base_model().transformer.embedding.word_embeddings.weight.mul_(-1)
+    adapted.save_pretrained(tmp_path, save_embedding_layers=True)
+    model, tokenizer, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
+    before, answer = dict(model.state_dict()), model.chat(tokenizer, "你好", **QUESTION)[0]
+    if change == "same":
+        made = add_adapter(model, tmp_path, "one")
+        model = remove_adapter(made, "one")
+    else:
+        with pytest.raises(UnsupportedError, match=r"of the base model.*--adapter"):
+            add_adapter(model, tmp_path, "one")
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(after[name].data_ptr() == value.data_ptr() for name, value in before.items())
+    assert model.chat(tokenizer, "你好", **QUESTION)[0] == answer
+    alone = load_parts(checkpoint("chatglm3"), adapter=tmp_path, dtype=torch.float32).model
+    assert alone.chat(tokenizer, "你好", **QUESTION)[0] == adapted.chat(tokenizer, "你好", **QUESTION)[0]
 
 
 @pytest.fixture

@@ -310,6 +310,37 @@ def test_a_key_that_is_removed_beside_a_broken_file_is_refused(tmp_path: Path, m
     other.close()
 
 
+def test_a_key_is_refused_although_the_first_look_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a passing reason, such as too many open files."""
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
+    store, file = KeyStore(tmp_path), tmp_path / "keys.txt"
+    file.write_text(f"{ALICE}\n{BOB}", "utf-8")
+    _, carol = store.add("carol")
+    listed, kept = KeyFile(file), KeyStore(tmp_path)
+    keys = Keyring([listed, kept])
+    sent = [[(b"x-api-key", text.encode())] for text in (ALICE, carol)]
+    file.write_text(BOB, "utf-8")
+    store.remove("carol")
+    with monkeypatch.context() as patched:
+
+        def fails(*_: object) -> Any:
+            raise OSError(24, "Too many open files")
+
+        def fails_too(*_: object) -> Any:
+            raise OutputError("keys.secret: cannot be read")
+
+        patched.setattr(Path, "open", fails)
+        patched.setattr(KeyStore, "_master", fails_too)
+        for one in sent:
+            keys.authenticate(one)
+    for one in sent:
+        with pytest.raises(AuthenticationError):
+            keys.authenticate(one)
+    store.close()
+
+
 def test_made_keys_are_stored_without_their_secrets(tmp_path: Path) -> None:
     store = KeyStore(tmp_path / "home")
     assert store.keys() == []

@@ -21,7 +21,7 @@ import pytest
 from pydantic import BaseModel
 
 from chatglm.assistant import Assistant, RemoteAssistant
-from chatglm.errors import NotFoundError, NumericalError
+from chatglm.errors import InputError, NotFoundError, NumericalError
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.failures import PreviousResponseError
 from chatglm.serving.openai.responses_api.stored import Chain, ResponseLimits, Responses, Stored
@@ -270,6 +270,17 @@ def test_a_dialogue_continues(over: Any, write: Writer) -> None:
     assert post(url, {"input": [*reference, result], "tools": [WEATHER]}).status_code == 200
     assert "one" in prompt(write, engine)
     assert post(url, {"input": "B", "previous_response_id": first["id"]}).status_code == 200
+
+
+def test_references_stand_for_no_more_than_a_dialogue_may_have(tmp_path: Path) -> None:
+    """Each stands for its whole item, however often it is given."""
+    kept = Responses(Storage(tmp_path), ResponseLimits(chain_bytes=10_000))
+    known = {"a": {"text": "x" * 900}, "b": {"text": "长" * 900}}
+    kept.check_sizes(known, ["a"] * 10)
+    kept.check_sizes(known, ["b"])
+    for names in (["a"] * 11, ["a"] * 6 + ["b"]):
+        with pytest.raises(InputError, match="references stand for more than 10,000 bytes"):
+            kept.check_sizes(known, names)
 
 
 def test_a_stream_is_stored_before_its_client_knows(over: Any, write: Writer) -> None:

@@ -113,6 +113,9 @@ def test_a_renewed_certificate_is_noticed(
         for _ in range(2):
             assert httpx.get(f"{url}/health", verify=trusting(first[0])).status_code == 200
         assert caplog.text.count("the former certificate stays in use") == 1
+        use((second[0], first[1]))  # the new certificate is there, and its key is not yet
+        for _ in range(2):
+            assert httpx.get(f"{url}/health", verify=trusting(first[0])).status_code == 200
         use(second)
         with contextlib.suppress(httpx.ConnectError):  # the handshake that notices it may still show the old one
             httpx.get(f"{url}/health", verify=trusting(second[0]))

@@ -207,6 +207,17 @@ def test_passwords_are_tried_five_times_a_minute(closed: Site) -> None:
         assert "Too" in late.text or "again" in late.text
 
 
+@pytest.mark.parametrize("path", ["/import?name=a.json", "/conversations"])
+def test_nothing_is_read_for_a_stranger(path: str, closed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("it has been read")
+
+    for name in ("_imported", "_settings_of", "read", "fields_of"):
+        monkeypatch.setattr(f"chatglm.web.app.{name}", never)
+    with Visitor(closed.url) as visitor:
+        assert visitor.post(path, content=b"{}").status_code == 401
+
+
 def test_a_new_password_ends_all_logins(closed: Site) -> None:
     with Visitor(closed.url) as visitor:
         sign_in(visitor, "ann", "a long password")

@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -710,6 +711,22 @@ def test_a_user_has_so_many_answers_at_a_time(site: Site, visitor: Visitor) -> N
         visitor.post(f"/c/{one}/stop")
     site.engine.delay = 0.0
     assert visitor.post(f"/c/{conversations[9]}/send", json={"text": "Hello"}).status_code == 202
+
+
+def test_a_user_has_no_more_answers_by_asking_for_all_at_once(site: Site, visitor: Visitor) -> None:
+    question = site.say("A long one", "long " * 1000, delay=0.02)
+    conversations = [visitor.new() for _ in range(20)]
+
+    def ask(one: str) -> int:
+        with Visitor(site.url, cookies=visitor.cookies) as each:
+            return int(each.post(f"/c/{one}/send", json={"text": question}).status_code)
+
+    with ThreadPoolExecutor(len(conversations)) as pool:
+        codes = sorted(pool.map(ask, conversations))
+    assert codes == [202] * 8 + [429] * 12
+    for one in conversations:
+        visitor.post(f"/c/{one}/stop")
+    site.engine.delay = 0.0
 
 
 def test_a_server_that_ends_ends_its_streams(tmp_path: Path) -> None:

@@ -56,13 +56,16 @@ def split_png(data: bytes, where: str) -> tuple[bytes, dict[str, Any]]:
     Raises:
         InputError: it is not a complete PNG file, or has no card.
     """
-    picture, cards = [PNG], dict[bytes, bytes]()
+    picture, cards, unpacked = [PNG], dict[bytes, bytes](), 0
     for kind, body, raw in _chunks(data, where):
         keyword, found, _ = body[:80].partition(b"\0")
         if kind not in (b"tEXt", b"iTXt", b"zTXt") or not found or keyword.lower() not in _KEYWORDS:
             picture.append(raw)
             continue
         text = _text(kind, body[len(keyword) + 1 :], where)
+        unpacked += len(text)
+        if unpacked > 4 * _MOST_JSON:
+            raise InputError(f"{where}: its cards have more than {4 * _MOST_JSON:,} bytes together")
         if cards.setdefault(keyword.lower(), text) != text:
             raise InputError(f"{where}: it has two different cards with the name {keyword.decode('ascii')}")
     for keyword in _KEYWORDS:

@@ -13,6 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -914,9 +915,11 @@ def _owner(user: int) -> str:
 
 
 def _searched(message: Message) -> str:
-    """The searchable text of a message: its text, and the names and arguments of its calls."""
+    """The searchable text of a message: its text, and the names and arguments of its calls. It must be the same before
+    the message is stored and after, so the spelling of the JSON does not matter.
+    """
     calls = (
-        f"{call.name} " + (call.text if call.text is not None else "\n".join(map(str, call.arguments.values())))
+        f"{call.name} " + (str(call.text) if call.cut else "\n".join(map(str, call.arguments.values())))
         for call in message.tool_calls
     )
     return "\n".join((message.content, *calls))
@@ -956,7 +959,9 @@ def _is_text(text: str) -> bool:
 
 
 def _is_name(name: str) -> bool:
-    return name.isprintable() and _is_text(name) and _size(name) <= 255
+    """Whether a file can have this name. It may have any kind of space in a line, as screenshots of macOS have."""
+    visible = all(unicodedata.category(one)[0] != "C" and one not in "\u2028\u2029" for one in name)
+    return visible and _is_text(name) and _size(name) <= 255
 
 
 def _line(text: str, characters: int) -> str:

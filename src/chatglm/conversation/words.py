@@ -18,7 +18,7 @@ from itertools import pairwise
 
 __all__ = ["TOKENS", "Snippet", "query_of", "snippet_of", "tokens_of"]
 
-TOKENS = 1
+TOKENS = 2
 """Version of the tokens. If the result of `tokens_of` changes, add 1: then indexes are made again."""
 
 _INDEXED = 100_000

@@ -162,6 +162,12 @@ class Prover:
             log.warning("grammars are compiled without a trial run: no process can be started for it (%s)", error)
             self._missing, one = time.monotonic() + PATIENCE, None
             return None
+        except BaseException:  # such as Ctrl-C: an answer may be on its way, and the next order would get it
+            if one is not None:
+                self._started.discard(one)
+                one.end()
+                one = None
+            raise
         finally:
             self._free.put(one)
 
@@ -198,7 +204,12 @@ class _Worker:
             start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
         )
         vocabulary = {"tokens": [token.decode("latin-1") for token in tokens], "stop_ids": list(stop_ids)}
-        if self.ask(vocabulary) is None:
+        try:
+            known = self.ask(vocabulary)
+        except BaseException:  # such as Ctrl-C
+            self.end()
+            raise
+        if known is None:
             self.end()
             raise OSError(f"it ended with code {self._process.returncode}")
 

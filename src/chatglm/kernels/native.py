@@ -56,7 +56,7 @@ DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 STORES = {torch.float32: 0, torch.float16: 1, torch.int8: 3, torch.int16: 4}
 """Types in which keys and values can be stored. Integers have a scale for each token of each group."""
 
-_PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
+PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
 
 
 class Weight(Structure):
@@ -400,7 +400,7 @@ def weight_of(weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Weig
             weight.group_size,
             weight.bits,
         )
-    return Weight(weight.data_ptr(), None, address, *weight.shape, 0, _PLAIN[weight.dtype])
+    return Weight(weight.data_ptr(), None, address, *weight.shape, 0, PLAIN[weight.dtype])
 
 
 def linear(lib: Any, inputs: Tensor, weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from chatglm.errors import ChatGLMError, InputError, NotFoundError, OutputError
+from chatglm.errors import ChatGLMError, InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.knowledge import splitting
 from chatglm.knowledge.reading import Readers, Reading, ReadingError
 from chatglm.knowledge.splitting import Piece, split
@@ -157,7 +157,9 @@ def items_of_folder(folder: Path) -> list[Item]:
 
     def refused(error: OSError) -> None:
         path = Path(error.filename or root)
-        if path != root and not isinstance(error, FileNotFoundError):
+        if path == root:
+            raise InputError(f"{folder}: cannot be read ({error.strerror}); nothing was changed") from None
+        if not isinstance(error, FileNotFoundError):
             found.append(Item(path.relative_to(root).as_posix(), path, folder=root))
 
     for place, folders, files in os.walk(root, onerror=refused):
@@ -520,6 +522,8 @@ class Indexer:
                 self._fail(row, f"{row['name']}: changed while it was read; add it again later")
         except OutputError:  # a problem of the base's file, not of the document
             raise
+        except QueueFullError:  # other bases' documents are being read; this one stays queued
+            self._set(row, "state = 'queued'")
         except ChatGLMError as error:
             if isinstance(error, ReadingError) and row["attempts"] + 1 < _ATTEMPTS:
                 self._set(row, "state = 'queued', attempts = attempts + 1")

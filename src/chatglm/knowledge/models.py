@@ -307,6 +307,10 @@ class _Endpoint:
         self.url = address.rstrip("/")
         if not self.url.endswith(route):
             self.url += route
+        try:
+            httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise InputError(f"{self.url:.200}: is not an address ({error})") from None
         self._key = key = os.environ.get(_KEY, "")
         self._client = httpx.Client(
             timeout=httpx.Timeout(_SILENT_SECONDS, connect=_CONNECT_SECONDS),
@@ -334,7 +338,7 @@ class _Endpoint:
                     if time.monotonic() > end:
                         raise ServiceError(f"{self.url}: its answer takes longer than {_ANSWER_SECONDS:g} seconds")
                 status = reply.status_code
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _failed(self.url, error) from error
         if status != 200:
             said = hidden(data.decode("utf-8", "replace"), self._key)
@@ -369,7 +373,7 @@ class _EndpointEmbedder:
             try:
                 found = {int(each["index"]): each["embedding"] for each in reply["data"]}
                 rows += [found[number] for number in range(len(batch))]
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 raise ServiceError(f"{self._endpoint.url}: did not answer with a vector for each text") from None
         vectors = unit(rows)
         self.size = vectors.shape[1]
@@ -388,7 +392,7 @@ class _EndpointReranker:
         try:
             found = {int(each["index"]): float(each["relevance_score"]) for each in reply["results"]}
             return [found[number] for number in range(len(passages))]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ServiceError(f"{self._endpoint.url}: did not answer with a score for each document") from None
 
 

@@ -56,6 +56,7 @@ _BREAKS: tuple[tuple[float, re.Pattern[str]], ...] = (
 as a piece that is 10 % too long or too short."""
 _WORD = re.compile(r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 _LONGEST_WORD = 1000
+_HEADING, _TITLE = 200, 1000
 _FILLING = re.compile(r"[\s|+=_*·.\-─━═│┃]{2,}")
 
 
@@ -113,7 +114,8 @@ def _sections(reading: Reading) -> Iterator[tuple[int, int, str]]:
 
 
 def _title(path: Sequence[Mark]) -> str:
-    return " > ".join(mark.value for mark in path)
+    """The headings above a piece. They are stored with every piece, so a long one is cut."""
+    return " > ".join(mark.value[:_HEADING] for mark in path)[:_TITLE]
 
 
 def _cuts(text: str, start: int, end: int, size: int) -> list[int]:

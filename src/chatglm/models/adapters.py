@@ -100,6 +100,7 @@ _WITHOUT_EFFECT = frozenset(
 )
 _NEUTRAL: tuple[Any, ...] = (None, False, [], {})
 
+_TOGETHER = "load it together with the model (--adapter), or merge it"
 _BESIDE = ("word_embeddings.", "output_layer.", "lm_head.")
 
 # Methods of initialisation that do not change the base model. The others change its weights, so such an adapter does
@@ -124,12 +125,14 @@ class Adapter:
     tensors: Mapping[str, About]
 
 
-def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+def with_adapter(model: Any, folder: Path, name: str = "default", *, removable: bool = False) -> Any:
     """Put the adapter of a folder on a model's layers. Returns a PEFT model. After an error, the model is unchanged.
 
     Args:
         model: a model of `transformers`, or a PEFT model, which gets another adapter.
         name: name of the adapter.
+        removable: the model is also used without the adapter. An adapter that has changed weights or biases of the base
+            model is then refused: they would stay when it is off.
 
     Raises:
         DependencyError: `peft` is not installed.
@@ -139,10 +142,15 @@ def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     adapter = read_adapter(base, folder)
+    if removable and (bias := getattr(adapter.config, "bias", "none")) != "none":
+        raise UnsupportedError(
+            f"{folder / CONFIG}: bias {bias!r} changes biases of the base model, and requests without the adapter use "
+            f"them, too; {_TOGETHER}"
+        )
     from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel
 
     kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(adapter.config.task_type, PeftModel)
-    made, restore = model, remember_frozen(model)
+    made, restore, put_back = model, remember_frozen(model), _remember_weights(base)
     try:  # without memory, until it is known that the tensors fit
         if base is model:
             made = kind(model, adapter.config, adapter_name=name, low_cpu_mem_usage=True)
@@ -157,8 +165,15 @@ def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     try:
         check_matches(adapter, made, type(base).__name__, name)
         made.load_adapter(str(folder), name, torch_device=str(base.device), low_cpu_mem_usage=True)
+        if removable and (changed := put_back()):
+            raise UnsupportedError(
+                f"{adapter.weights}: has a weight of the base model, with other values ({changed[0]:.200}); requests "
+                f"without the adapter use it, too; {_TOGETHER}"
+            )
     except BaseException:
         without_adapter(made, name)
+        if removable:
+            put_back()
         restore()
         raise
     return made.eval()
@@ -175,6 +190,31 @@ def remember_frozen(model: Any) -> Callable[[], None]:
             parameter.requires_grad_(learned)
 
     return restore
+
+
+def _remember_weights(model: Any) -> Callable[[], list[str]]:
+    """Return a function that puts back weights that were replaced meanwhile, and returns the names of those that had
+    other values. PEFT takes weights of the base model from an adapter's file if they are there, as with
+    `save_embedding_layers`.
+    """
+    held = [
+        (f"{path}.{name}", module, name, value)
+        for path, module in model.named_modules()
+        for name, value in module._parameters.items()
+        if value is not None
+    ]
+
+    def put_back() -> list[str]:
+        changed = []
+        for full, module, name, value in held:
+            other = module._parameters.get(name)
+            if other is not None and other is not value:
+                module._parameters[name] = value
+                if other.shape != value.shape or not bool((other.to(value.device, value.dtype) == value).all()):
+                    changed.append(full)
+        return changed
+
+    return put_back
 
 
 def without_adapter(model: Any, name: str) -> Any:
@@ -238,7 +278,7 @@ def read_adapter(model: Any, folder: Path) -> Adapter:
     return Adapter(folder, weights, config, tensors)
 
 
-def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default") -> None:
+def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default", *, removable: bool = False) -> None:
     """Check that the tensors of an adapter's file fit a model.
 
     Args:

@@ -114,6 +114,8 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
     weights = [_weight(layer) for layer in (*linears, head)]
     if any(weight is None or _device(weight) != "cpu" for weight in weights):
         return None
+    if any(isinstance(weight, Tensor) and weight.dtype not in native.PLAIN for weight in weights):
+        return None
     if packed and not all(isinstance(weight, PackedWeight) for weight in weights[:-1]):
         return None
     if store is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -156,24 +155,46 @@ class DialogueBuilder:
     """
 
     def __init__(self, join: str | None = None) -> None:
-        self.messages: list[Message] = []
         self._join = join
+        self._made: list[Message] = []
+        # The last message, while pieces are still added to it; None: it is complete. Its pieces are joined once, at the
+        # end: a message may have a hundred thousand of them.
+        self._role: str | None = None
+        self._texts: list[str] = []
+        self._calls: list[ToolCall] = []
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages up to now."""
+        return [*self._made, *self._last()]
+
+    def _last(self) -> list[Message]:
+        if self._role is None:
+            return []
+        return [Message(self._role, (self._join or "").join(self._texts), tool_calls=tuple(self._calls))]
+
+    def _end(self) -> None:
+        self._made += self._last()
+        self._role, self._texts, self._calls = None, [], []
+
+    def _begin(self, role: str, *texts: str) -> None:
+        self._end()
+        self._role, self._texts = role, list(texts)
 
     def say(self, role: str, text: str) -> None:
         """Add a text of the system, the user or the assistant."""
-        last = self.messages[-1] if self.messages else None
-        if self._join is not None and last is not None and last.role == role and not last.tool_calls:
-            self.messages[-1] = replace(last, content=f"{last.content}{self._join}{text}")
+        if self._join is not None and self._role == role and not self._calls:
+            self._texts.append(text)
         else:
-            self.messages.append(Message(role, text))
+            self._begin(role, text)
 
     def call(self, call: ToolCall) -> None:
         """Add a call to the message with the assistant's text and calls before it."""
-        if not self.messages or self.messages[-1].role != "assistant":
-            self.messages.append(Message("assistant"))
-        last = self.messages[-1]
-        self.messages[-1] = replace(last, tool_calls=(*last.tool_calls, call))
+        if self._role != "assistant":
+            self._begin("assistant")
+        self._calls.append(call)
 
     def result(self, call_id: str, text: str) -> None:
         """Add the result of a tool."""
-        self.messages.append(Message("observation", text, tool_call_id=call_id))
+        self._end()
+        self._made.append(Message("observation", text, tool_call_id=call_id))

@@ -43,6 +43,8 @@ def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
         try:
             stamp = _stamp(certificate, key)
             if stamp != seen:
+                # First on trial: a pair that does not match would take the former key away from the context in use.
+                _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
                 _load(context, certificate, key)
                 seen, failed = stamp, ""
                 log.info("the renewed certificate %s is in use", certificate)

@@ -91,6 +91,16 @@ class Accounts:
             raise SignInNeededError
         return found
 
+    async def asker(self, request: Request) -> str:
+        """A name for whoever asks, to limit how often: that of the user, or the address of a browser that has stored
+        nothing yet.
+
+        Raises:
+            SignInNeededError: people have to sign in, and this one has not.
+        """
+        found = await asyncio.to_thread(self.who, request)
+        return f"address {_address(request)}" if found is None else str(found.id)
+
     async def someone(self, request: Request) -> tuple[User, str]:
         """The user of a request, made for a browser that has stored nothing yet; and the token for its cookie ("": it
         has one).

@@ -201,6 +201,7 @@ class Page:
         self._closed = False
         self._new = Rate(_CONVERSATIONS, _CONVERSATIONS_SECONDS)
         self._answering: dict[int, list[Session]] = {}
+        self._begun: dict[int, list[Session]] = {}
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("chatglm.web"),
             autoescape=True,
@@ -615,11 +616,11 @@ class Page:
         return await self._drawn(make)
 
     async def _make(self, request: Request) -> Response:
+        self._new.take(await self.accounts.asker(request))  # before anything is read for a stranger
         fields = await fields_of(request, settings=dict, title=str)
         settings = await asyncio.to_thread(_settings_of, Settings(), fields.get("settings", {}))
         self._check_model(fields.get("settings", {}))
         user, token = await self.accounts.someone(request)
-        self._new.take(str(user.id))
         session = await self.sessions.make(user.id, settings, title=fields.get("title", ""))
         return self._made(request, token, {"id": session.id})
 
@@ -657,12 +658,12 @@ class Page:
 
     async def _import(self, request: Request) -> Response:
         """A character card becomes a conversation with that character; each dialogue of a file becomes one."""
+        self._new.take(await self.accounts.asker(request))
         name = request.query_params.get("name", "file")[:200]
         data = await read(request, _IMPORT)
         code = self.kernels is not None
         made, skipped = await asyncio.to_thread(_imported, data, name, self.toolbox, code)
         user, token = await self.accounts.someone(request)
-        self._new.take(str(user.id))
 
         def store() -> list[str]:
             return [self.store.make(user.id, **one) for one in made]
@@ -688,11 +689,20 @@ class Page:
     async def _begin(self, user: User, session: Session, begin: Callable[[], Awaitable[int]]) -> Response:
         if self._closed:
             raise LimitError(5.0)
+        begun = self._begun.setdefault(user.id, [])
         others = [one for one in self._answering.get(user.id, ()) if one.running and one is not session]
-        if len(others) >= _ANSWERS:
+        # Also those that are just beginning: several requests may be here at once.
+        if len({*others, *begun} - {session}) >= _ANSWERS:
             raise LimitError(5.0)
-        after = await begin()
-        self._answering[user.id] = [*others, session]
+        begun.append(session)
+        try:
+            after = await begin()
+        finally:
+            begun.remove(session)
+            if not begun:
+                self._begun.pop(user.id, None)
+        running = [one for one in self._answering.get(user.id, ()) if one.running and one is not session]
+        self._answering[user.id] = [*running, session]
         if len(self._answering) > 1000:
             self._answering = {
                 number: left

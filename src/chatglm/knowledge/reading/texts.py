@@ -69,9 +69,8 @@ def read_text(data: bytes, name: str, limits: Limits) -> Reading:
 # Markdown
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_HASHES = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _RULE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
-_TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_TABLE_CELL = re.compile(r":?-+:?")
 
 
 def read_markdown(data: bytes, name: str, limits: Limits) -> Reading:
@@ -88,6 +87,26 @@ def _may_be_title(line: str) -> bool:
     return bool(line.strip()) and "|" not in line and not line.lstrip().startswith(("#", ">", "-", "*", "+"))
 
 
+def _hashes(line: str) -> tuple[int, str] | None:
+    """Level and title of a heading that begins with `#`; None: the line is none. Its time is linear in its length."""
+    bare = line.lstrip(" ")
+    title = bare.lstrip("#")
+    level = len(bare) - len(title)
+    if len(line) - len(bare) > 3 or not 1 <= level <= 6 or (title and title[0] not in " \t"):
+        return None
+    title = title.rstrip(" \t")
+    closed = title.rstrip("#")
+    return level, (closed if closed[-1:] in ("", " ", "\t") else title).strip()
+
+
+def _is_table_rule(line: str) -> bool:
+    """Whether a line is the one below the head of a table. Its time is linear in its length."""
+    if not set(line) <= set(" \t|:-"):
+        return False
+    cells = line.strip(" \t").removeprefix("|").removesuffix("|").split("|")
+    return all(_TABLE_CELL.fullmatch(cell.strip(" \t")) for cell in cells)
+
+
 def _marks_of_markdown(text: str) -> list[Mark]:
     marks: list[Mark] = []
     fence, code = "", 0  # the open fence ("": none), and where its code begins
@@ -102,10 +121,11 @@ def _marks_of_markdown(text: str) -> list[Mark]:
                 fence = ""
         elif opened := _FENCE.match(line):
             fence, code = opened[1], at
-        elif heading := _HASHES.match(line):
-            if title := (heading[2] or "").strip():
-                marks.append(Mark(at, end, "heading", title, len(heading[1])))
-        elif table is None and "|" in before and "|" in line and _TABLE_RULE.match(line):
+        elif heading := _hashes(line):
+            level, title = heading
+            if title:
+                marks.append(Mark(at, end, "heading", title, level))
+        elif table is None and "|" in before and "|" in line and _is_table_rule(line):
             table = at_before
         elif _may_be_title(before) and (rule := _RULE.match(line)):
             marks.append(Mark(at_before, end, "heading", before.strip(), 1 if rule[1][0] == "=" else 2))

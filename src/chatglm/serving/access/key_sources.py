@@ -208,6 +208,7 @@ class KeyFile:
             with self._file.open("rb") as file:
                 data = file.read(_FILE_BYTES + 1)
         except OSError as error:
+            self._seen = None  # read it again at the next look
             raise self._unreadable(error) from None
         if len(data) > _FILE_BYTES:
             raise InputError(f"{self._file}: has more than {_FILE_BYTES:,} bytes, the limit for a file of keys")
@@ -317,7 +318,8 @@ class KeyStore:
         Raises:
             OutputError: the database or the master secret cannot be read.
         """
-        self._seen = self._stamp()
+        # Only after all is read: if something fails, it is read again at the next look.
+        seen, self._seen = self._stamp(), None
         database = self._open()
         if database is None:
             return []
@@ -345,6 +347,7 @@ class KeyStore:
                 )
                 secret = None
             found.append(Credential(key, row["digest"], secret.encode() if secret else None))
+        self._seen = seen
         return found
 
     def keys(self) -> list[Key]:

@@ -71,6 +71,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         chain = await kept.chain(caller, body.previous_response_id)
         given = body.items()
         known = await kept.items(caller, [item.id for item in given if isinstance(item, ItemReference)])
+        kept.check_sizes(known, [item.id for item in given if isinstance(item, ItemReference)])
         made: list[dict[str, Any]] = []
         for item in given:
             if isinstance(item, ItemReference):  # the same item under an id of its own

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,27 +167,31 @@ class Responses:
         return Chain(tuple(row["id"] for row in rows), tuple(items))
 
     async def items(self, caller: Caller, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Stored items by their ids.
+        """Stored items by their ids, with the others of their responses.
 
         Raises:
             NotFoundError: one is not there.
+            InputError: their responses are too large.
         """
         if not names:
             return {}
 
         def work(database: Database, _: Any) -> dict[str, dict[str, Any]]:
             found: dict[str, dict[str, Any]] = {}
+            size = 0
             for name in names:
                 if name in found:
                     continue
                 rows = database.read(
-                    "SELECT responses.input, responses.response FROM response_items JOIN responses "
+                    "SELECT responses.input, responses.response, responses.bytes FROM response_items JOIN responses "
                     "ON responses.id = response_items.response "
                     "WHERE response_items.id = ? AND owner = ? AND expires > ?",
                     (name, caller.owner, time.time()),
                 )
                 if not rows:
                     raise NotFoundError(f"input: there is no item with id {name!r:.100}; send the item itself")
+                if (size := size + rows[0]["bytes"]) > self.limits.chain_bytes:
+                    raise self._too_large()
                 for item in json.loads(rows[0]["input"]) + json.loads(rows[0]["response"])["output"]:
                     found[item["id"]] = item
             return found
@@ -194,6 +199,25 @@ class Responses:
         if not self._storage.exists():
             raise NotFoundError(f"input: there is no item with id {names[0]!r:.100}; send the item itself")
         return await self._storage.run(work)
+
+    def check_sizes(self, known: Mapping[str, dict[str, Any]], names: Sequence[str]) -> None:
+        """Check how much text references stand for, if each is replaced by its item.
+
+        Args:
+            known: of `items`.
+            names: ids of the references; one may be given several times.
+
+        Raises:
+            InputError: too much.
+        """
+        times = Counter(names)
+        if sum(len(json.dumps(known[name])) * count for name, count in times.items()) > self.limits.chain_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> InputError:
+        return InputError(
+            f"input: its references stand for more than {self.limits.chain_bytes:,} bytes; give fewer of them"
+        )
 
     async def _row(self, caller: Caller, name: str) -> Any:
         def work(database: Database, _: Any) -> list[Any]:
