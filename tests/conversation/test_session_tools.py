@@ -233,6 +233,32 @@ def test_so_many_calls_run_together(store: Store, user: int, over: Any, write: W
     assert most == 4
 
 
+def test_a_turn_has_so_many_calls(store: Store, user: int, over: Any, write: Writer) -> None:
+    ran: list[int] = []
+
+    def count(number: int) -> str:
+        """Count.
+
+        Args:
+            number: which
+        """
+        ran.append(number)
+        return str(number)
+
+    calls = write.call(*(("count", {"number": n}) for n in range(40)))
+    with Toolbox([count]) as box:
+        sessions = Sessions({"demo": over(calls, write.say("好"))}, store, toolbox=box)
+
+        async def talk() -> None:
+            session = await sessions.make(user, Settings(mode="tools"))
+            await heard(session, await session.send("数"))
+            told = [text for text, _ in contents(store, user, session)][2:-1]
+            assert told == [*map(str, range(32)), *["Not carried out: more than 32 calls at once."] * 8]
+
+        asyncio.run(talk())
+    assert sorted(ran) == list(range(32))
+
+
 def test_stop_ends_a_tool(store: Store, user: int, over: Any, write: Writer) -> None:
     begun, over_it = threading.Event(), threading.Event()
 

@@ -60,7 +60,7 @@ from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.interpreter.tool import Interpreter
 from chatglm.tools.tool import Consent, Outcome, Tool
-from chatglm.tools.toolbox import Toolbox
+from chatglm.tools.toolbox import MOST_CALLS, Toolbox, one_too_many
 
 __all__ = ["Answering", "Knowledge", "Models", "Parts"]
 
@@ -615,10 +615,16 @@ class Answering:
         opened = [await self._begin(Message("observation", tool_call_id=call.id)) for call in asked]
         room = asyncio.Semaphore(_TOGETHER)
         outcomes: dict[str, Outcome] = {}
+        few = due[:MOST_CALLS]
 
         async def one(call: ToolCall, turn: _Open) -> None:
             async with room:
-                outcome = await self._outcome(call, turn, room) if call in due else made_too_often(call)
+                if call not in due:
+                    outcome = made_too_often(call)
+                elif call in few:
+                    outcome = await self._outcome(call, turn, room)
+                else:
+                    outcome = one_too_many()
             outcomes[call.id] = outcome
             await self._answered(call, turn, outcome)
 

@@ -33,13 +33,13 @@ from chatglm.tools.tool import Consent, Outcome, Tool
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Permit", "Toolbox"]
+__all__ = ["MOST_CALLS", "Permit", "Toolbox", "one_too_many"]
 
 Permit = Callable[[ToolCall, Tool], Awaitable[bool]]
 """Asks a person whether a call may be carried out."""
 
 _MOST_ABANDONED = 8
-_MOST_CALLS = 32
+MOST_CALLS = 32
 """Most calls of one turn."""
 _GRACE = 1.0
 """Seconds that a coroutine has to end after it was cancelled."""
@@ -197,8 +197,8 @@ class Toolbox:
         made: list[asyncio.Task[Outcome] | Outcome] = []
         try:
             for number, one in enumerate(asked):
-                if number >= _MOST_CALLS:
-                    made.append(failed(f"Not carried out: more than {_MOST_CALLS} calls at once."))
+                if number >= MOST_CALLS:
+                    made.append(one_too_many())
                     continue
                 ready = await self._ready(one, permit)
                 if isinstance(ready, Outcome):
@@ -335,3 +335,8 @@ def _folded(name: str) -> str:
     for front in ("functions.", "tools."):
         plain = plain.removeprefix(front)
     return plain
+
+
+def one_too_many() -> Outcome:
+    """The outcome of a call after the first `MOST_CALLS` of a turn."""
+    return failed(f"Not carried out: more than {MOST_CALLS} calls at once.")

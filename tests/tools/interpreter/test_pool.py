@@ -279,6 +279,30 @@ def test_a_user_keeps_so_many_folders() -> None:
         Kernels(kept=3)
 
 
+def test_a_folder_in_which_another_process_works_is_kept(tmp_path: Path) -> None:
+    """The page and the terminal of one person share a home."""
+
+    async def main() -> None:
+        async with Kernels(tmp_path, spare=0, most=2, each=1, kept=2) as kernels:
+            await kernels.put("mine", "data.csv", pieces(b"1,2"), user="a")
+            path = kernels._path("a", "mine")
+            claim = Claim(path)
+            claim.take()  # as another process does, which has its own file open
+            try:
+                for name in ("one", "two", "three", "four"):
+                    await kernels.put(name, "data.csv", pieces(b"1,2"), user="a")
+                gone = kernels._path("a", "one")
+                await auntil(lambda: not gone.exists())
+                assert (path / "data.csv").read_bytes() == b"1,2"
+            finally:
+                claim.release()
+            for name in ("five", "six"):
+                await kernels.put(name, "data.csv", pieces(b"1,2"), user="a")
+            await auntil(lambda: not path.exists())
+
+    asyncio.run(main())
+
+
 def test_idle_kernels_are_ended_and_say_so() -> None:
     async def main() -> None:
         async with Kernels(idle=0.3, spare=0) as kernels:

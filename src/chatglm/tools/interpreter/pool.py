@@ -491,7 +491,7 @@ class Kernels:
         unused = [(name, of) for name, of in own if not of.placed and of.idle and not of.uploads]
         unused.sort(key=lambda one: one[1].used)
         for name, _ in unused[: max(0, len(own) - self._kept)]:
-            self._soon(self._end(user, name, False))
+            self._soon(self._end(user, name, False, unused=True))
 
     def _path(self, user: str, name: str) -> Path:
         assert self._home is not None
@@ -504,7 +504,7 @@ class Kernels:
                     if self._kept is None:
                         del self._conversations[key]
                     else:  # a folder that is not remembered would never be removed
-                        self._soon(self._end(*key, False))
+                        self._soon(self._end(*key, False, unused=True))
 
     async def _begin_upload(self, user: str, name: str) -> tuple[_Conversation, Folder]:
         of = await self._conversation(user, name)
@@ -565,7 +565,13 @@ class Kernels:
         if of is not None and of.kernel is not None:
             await of.kernel.interrupt()
 
-    async def _end(self, user: str, name: str, keep: bool) -> None:
+    async def _end(self, user: str, name: str, keep: bool, *, unused: bool = False) -> None:
+        """End a conversation's kernel.
+
+        Args:
+            keep: keep its folder.
+            unused: remove the folder only if no other process works in it.
+        """
         of = await self._conversation(user, name)
         if of.kernel is not None:
             await of.kernel.end("its conversation was ended")
@@ -577,7 +583,13 @@ class Kernels:
                 await asyncio.shield(self._retire(of, "its conversation was ended"))
             if not keep:
                 async with of.moving:
+                    if unused:
+                        try:
+                            of.claim.take()
+                        except BusyError:
+                            return
                     await asyncio.to_thread(_remove, of.path)
+                    of.leave()
                 if self._conversations.get((user, name)) is of:
                     del self._conversations[user, name]
         self._grant()
