@@ -54,6 +54,7 @@ def test_yaml_is_that_of_openapi() -> None:
 
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(40))
+DEEP = "\n".join(f"a{n}: &a{n} {'[' * 30}{f'*a{n - 1}' if n else 1}{']' * 30}" for n in range(9))
 MERGES = "a0: &a0 {x0: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}], x{n + 1}: 1}}\n" for n in range(40))
 
 
@@ -70,6 +71,7 @@ MERGES = "a0: &a0 {x0: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}
         (b'{"\\udc00": 1}', "half of a surrogate pair"),
         (LAUGHS.encode(), "aliases written out"),
         (MERGES.encode(), "aliases written out"),
+        (DEEP.encode(), "with its aliases written out, nested more than 64 levels deep"),
         (b"a: &a [*a]", "has no anchor above it"),
         (b"a: *b", "neither JSON nor YAML|has no anchor"),
         (b"a: 1\na: 2", "line 2: 'a' is given twice"),

@@ -197,6 +197,7 @@ class _Open:
     value: dict[str, Any] | list[Any]
     anchor: str | None
     size: int = 1
+    depth: int = 1
     key: str | None = None
     merges: bool = False  # the key is `<<`
     merged: list[Mapping[str, Any]] = field(default_factory=list)
@@ -214,7 +215,7 @@ def _yaml(text: str, where: str) -> Any:
 
 def _build(events: Any, where: str) -> Any:
     """Build the one document of the events. This is not recursive, so depth costs nothing."""
-    anchors: dict[str, tuple[Any, int]] = {}
+    anchors: dict[str, tuple[Any, int, int]] = {}
     stack: list[_Open] = []
     whole: Any = None
     seen = documents = 0
@@ -241,7 +242,7 @@ def _build(events: Any, where: str) -> Any:
                 continue
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 ended = stack.pop()
-                value, size, anchor = ended.value, ended.size, ended.anchor
+                value, size, depth, anchor = ended.value, ended.size, ended.depth, ended.anchor
                 if isinstance(value, dict) and ended.merged:  # if a name is merged twice, the first value is used
                     together: dict[str, Any] = {}
                     for merged in reversed(ended.merged):
@@ -250,21 +251,24 @@ def _build(events: Any, where: str) -> Any:
             case yaml.AliasEvent():
                 if event.anchor not in anchors:
                     raise wrong(event, f"the alias *{event.anchor:.40} has no anchor above it")
-                value, size = anchors[event.anchor]
+                value, size, depth = anchors[event.anchor]
                 anchor = None
+                if len(stack) + depth > _MOST_DEPTH:
+                    raise wrong(event, f"with its aliases written out, nested more than {_MOST_DEPTH} levels deep")
             case yaml.ScalarEvent():
                 if _HALVES.search(event.value):  # PyYAML without its C library accepts them
                     raise wrong(event, _HALF)
-                value, size, anchor = _scalar(event), 1, event.anchor
+                value, size, depth, anchor = _scalar(event), 1, 0, event.anchor
             case _:
                 continue
         if anchor is not None:
-            anchors[anchor] = (value, size)
+            anchors[anchor] = (value, size, depth)
         if not stack:
             whole = value
             continue
         into = stack[-1]
         into.size += size
+        into.depth = max(into.depth, depth + 1)
         if into.size > _MOST_VALUES:
             raise wrong(event, f"with its aliases written out, more than {_MOST_VALUES:,} values")
         if isinstance(into.value, list):

@@ -40,7 +40,7 @@ async function send() {
   const text = question.value.trim();
   if (busy() || sending || !text) return;
   sending = true;
-  const [sent, files, kept] = [question.value, uploads, draft()];
+  const [sent, files, kept] = [question.value, [...uploads], draft()];
   question.value = "";
   grow();
   try {
@@ -48,11 +48,11 @@ async function send() {
     await stored();
     for (const one of files) await put(one);
     await answer("send", { text, files: files.map((one) => one.name) });
-    uploads = [];
-    chips.replaceChildren();
-    sessionStorage.removeItem(kept);
+    uploads = uploads.filter((one) => !files.includes(one)); // others may have come meanwhile
+    for (const one of files) one.chip.remove();
+    if (!question.value) sessionStorage.removeItem(kept);
   } catch (error) {
-    question.value ||= sent; // nothing that was written is lost
+    question.value = question.value ? `${sent}\n${question.value}` : sent; // nothing that was written is lost
     grow();
     tell(error.message);
   }
