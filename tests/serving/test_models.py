@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,23 @@ def test_a_model_that_is_in_use_keeps_its_memory(shelf: Shelf, monkeypatch: pyte
         first.join(60)
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "model_not_loaded"
+
+
+def test_a_model_that_waits_for_memory_keeps_no_other_away(shelf: Shelf) -> None:
+    long = shelf.source("a", "一二三四五六七八九十" * 20, delay=0.03)
+    sources = [long, shelf.source("b", size=lambda: 2 * MIB), shelf.source("c")]
+    with served(*sources, memory=2 * MIB) as url, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(said, url, "a")
+        until(lambda: bool(shelf.engines) and bool(shelf.engines["a"].asked))
+        second = pool.submit(said, url, "b")
+        time.sleep(0.3)  # so that it waits already
+        assert said(url, "c") == "c"
+        assert not first.done()
+        assert not second.done()
+        assert first.result(60)
+        assert second.result(60) == "b"
+        assert shelf.events[:2] == ["load a", "load c"]
+        assert shelf.events[-1] == "load b"
 
 
 def test_a_model_that_is_larger_than_the_budget(shelf: Shelf) -> None:

@@ -10,6 +10,7 @@ this is an estimate from its files; afterwards it is what the model has taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import threading
@@ -40,6 +41,7 @@ Model = BaseAssistant | Embedder | Reranker
 
 _LONGEST_WAIT = 600.0  # seconds that a request waits for its model
 _MOST_ADAPTERS = 64
+_LOOK_AGAIN = 1.0  # seconds after which a waiting model looks for memory again
 _TRY_AGAIN = 30.0  # seconds after which a model that could not be loaded is tried again
 _PAUSES = (0.05, 0.5, 2.0, 10.0)  # seconds between two checks whether an unloaded model is gone
 
@@ -351,12 +353,24 @@ class Catalog:
     async def _load(self, holder: Holder) -> None:
         name = holder.source.name
         try:
-            async with self._lock:  # one at a time: each sees what memory the others have taken
-                await self._make_room(holder)
-                start = time.monotonic()
-                self._put(holder, await _in_thread(holder.source.open))
-                holder.failure = ""
-                log.info("model %s was loaded in %.1f seconds", name, time.monotonic() - start)
+            needed, end = await self._needed(holder), time.monotonic() + _LONGEST_WAIT
+            while True:
+                async with self._lock:  # one at a time: each sees what memory the others have taken
+                    if await self._make_room(needed):
+                        start = time.monotonic()
+                        self._put(holder, await _in_thread(holder.source.open))
+                        holder.failure = ""
+                        log.info("model %s was loaded in %.1f seconds", name, time.monotonic() - start)
+                        return
+                # Without the lock: meanwhile, smaller models can be loaded.
+                if time.monotonic() >= end:
+                    raise ModelLoadError(
+                        f"model {name!r} needs {_size(needed)} of memory, which other models in use occupy; send the "
+                        "request again later",
+                        _TRY_AGAIN,
+                    )
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._freed.wait(), min(end - time.monotonic(), _LOOK_AGAIN))
         except Exception as error:
             if isinstance(error, ModelLoadError):
                 raise
@@ -378,27 +392,24 @@ class Catalog:
     def _taken(self) -> int:
         return sum(holder.bytes for holder in self._holders if holder.model is not None)
 
-    async def _make_room(self, holder: Holder) -> None:
+    async def _needed(self, holder: Holder) -> int:
+        """Bytes of memory that a model needs; 0 without a budget."""
         if self._memory is None:
-            return
-        needed, name = await _in_thread(holder.source.size), holder.source.name
+            return 0
+        needed: int = await _in_thread(holder.source.size)
         if needed > self._memory:
             raise InputError(f"it needs {_size(needed)}, and the memory budget is {_size(self._memory)}")
-        end = time.monotonic() + _LONGEST_WAIT
-        while self._taken() + needed > self._memory:
+        return needed
+
+    async def _make_room(self, needed: int) -> bool:
+        """Unload models that nobody uses until there is so much memory; False: those in use occupy it."""
+        while self._memory is not None and self._taken() + needed > self._memory:
             self._freed.clear()
             unused = [one for one in self._holders if one.model is not None and one.owned and not one.users]
-            if unused:
-                await _in_thread(self._take_out(min(unused, key=lambda one: one.last)))
-                continue
-            try:
-                await asyncio.wait_for(self._freed.wait(), end - time.monotonic())
-            except asyncio.TimeoutError:
-                raise ModelLoadError(
-                    f"model {name!r} needs {_size(needed)} of memory, which other models in use occupy; send the "
-                    "request again later",
-                    _TRY_AGAIN,
-                ) from None
+            if not unused:
+                return False
+            await _in_thread(self._take_out(min(unused, key=lambda one: one.last)))
+        return True
 
     def _take_out(self, holder: Holder) -> Callable[[], None]:
         """Hide a loaded model from further requests. The returned function closes it and frees its memory."""
