@@ -1188,3 +1188,48 @@ def test_streams_that_fail_are_gone() -> None:
     asyncio.run(read())
     with no_garbage():
         asyncio.run(read())
+
+
+def test_grammars_that_take_long_leave_threads_for_others(
+    over: Callable[..., tuple[Assistant, ScriptedEngine]], write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant, _ = over(write.say("好"))
+    plan, may, waiting = Assistant._plan, threading.Event(), []
+
+    def slow(self: Assistant, ask: Any) -> Any:
+        if ask.response_format:
+            waiting.append(ask)
+            assert may.wait(120)
+        return plan(self, ask)
+
+    monkeypatch.setattr(Assistant, "_plan", slow)
+
+    async def main() -> None:
+        held = [asyncio.ensure_future(assistant.areply(f"{n}", response_format={"type": "text"})) for n in range(40)]
+        while not waiting:
+            await asyncio.sleep(0.01)
+        assert (await asyncio.wait_for(assistant.areply("你好"), 120)).content == "好"
+        assert not any(task.done() for task in held)
+        may.set()
+        assert [made.content for made in await asyncio.gather(*held)] == ["好"] * 40
+
+    asyncio.run(main())
+
+
+def test_an_endpoint_gets_few_requests_at_a_time() -> None:
+    running = most = 0
+
+    async def one(number: int) -> AsyncGenerator[Delta]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        yield TextDelta(str(number))
+        running -= 1
+
+    async def main() -> list[Delta]:
+        return [delta async for delta in merge_streams([one(n) for n in range(40)], 1, together=5)]
+
+    found = asyncio.run(main())
+    assert sorted(delta.choice for delta in found if isinstance(delta, TextDelta)) == list(range(40))
+    assert most == 5

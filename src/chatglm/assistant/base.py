@@ -54,6 +54,10 @@ __all__ = [
 ]
 
 
+_TOGETHER = 32
+"""Most requests to an endpoint at the same time for one call with several texts."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Numbers of tokens: in the prompt, in the answer, and how many of the prompt's tokens came from the cache."""
@@ -439,12 +443,11 @@ class BaseAssistant(ABC):
         """Continue several texts at once, as a stream.
 
         Answer number k of prompt number i has `choice` i * params.n + k. A local engine accepts all prompts or none;
-        an endpoint gets a request for each.
+        an endpoint gets a request for each, and has at most 32 of them at the same time.
         """
         asked = params_of(params, self.defaults)
-        return merge_streams(
-            [self.astream_text(prompt, params=asked, adapter=adapter, client=client) for prompt in prompts], asked.n
-        )
+        streams = [self.astream_text(prompt, params=asked, adapter=adapter, client=client) for prompt in prompts]
+        return merge_streams(streams, asked.n, together=_TOGETHER)
 
     def dropped(self, **options: Unpack[Options]) -> tuple[str, ...]:
         """The keywords in the schemas of `response_format` and `tools` that are not enforced, each with its field:
@@ -633,13 +636,21 @@ class BaseAssistant(ABC):
         self.close()
 
 
-async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> AsyncGenerator[Delta]:
-    """Merge streams of n answers each; the answers get consecutive numbers. An error of one stream ends all of them."""
+async def merge_streams(
+    streams: Sequence[AsyncGenerator[Delta]], n: int, *, together: int | None = None
+) -> AsyncGenerator[Delta]:
+    """Merge streams of n answers each; the answers get consecutive numbers. An error of one stream ends all of them.
+
+    Args:
+        together: most streams that run at the same time; None: all.
+    """
     news: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=1)
+
+    room = asyncio.Semaphore(together or max(len(streams), 1))
 
     async def read(number: int, deltas: AsyncGenerator[Delta]) -> None:
         try:
-            async with aclosing(deltas):
+            async with room, aclosing(deltas):
                 async for delta in deltas:
                     await news.put(replace(delta, choice=number * n + delta.choice))
             await news.put(None)

@@ -5,14 +5,16 @@ makes the prompt and reads the reply, and the engine generates ids.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import itertools
+import os
 import secrets
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -46,8 +48,6 @@ from chatglm.errors import ChatGLMError, ContextError, InputError, UnsupportedEr
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
-    import os
-
     from typing_extensions import Unpack
 
     from chatglm.chat.vocabulary import Vocabulary
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 __all__ = ["Assistant"]
 
 _LEAD = " ?"
+_PLANS = max(2, min(32, (os.cpu_count() or 1) + 4) // 2)
+"""Most plans with grammars at the same time in an event loop: half the threads of `asyncio.to_thread`."""
 """Grammars allow a space before a text, because SentencePiece begins every text with one."""
 
 
@@ -307,6 +309,9 @@ class Assistant(BaseAssistant):
         self._driver = Driver(engine)
         self._grammars: Grammars | None = None
         self._compiling = threading.Lock()
+        self._planning: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
         self._closer = weakref.finalize(self, self._driver.stop)  # also at garbage collection and at exit
 
     @classmethod
@@ -429,7 +434,11 @@ class Assistant(BaseAssistant):
         return self._read(self._plan(Ask.of(messages, options, self.defaults)))
 
     def astream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta]:
-        return self._aread(partial(self._plan, Ask.of(messages, options, self.defaults)))
+        ask = Ask.of(messages, options, self.defaults)
+        # A grammar may be tried for seconds, while others wait for their trial. Such requests must not hold all threads
+        # of the event loop, which other requests need.
+        few = bool(ask.tools or ask.response_format)
+        return self._aread(partial(self._plan, ask), self._room() if few else None)
 
     def stream_text(
         self,
@@ -488,10 +497,19 @@ class Assistant(BaseAssistant):
         finally:
             self._driver.release(ticket)
 
-    async def _aread(self, make: Callable[[], _Plan]) -> AsyncGenerator[Delta]:
+    @contextlib.asynccontextmanager
+    async def _room(self) -> AsyncIterator[None]:
+        """Wait until less than half of the event loop's threads make plans with grammars."""
+        async with self._planning.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_PLANS)):
+            yield
+
+    async def _aread(
+        self, make: Callable[[], _Plan], room: contextlib.AbstractAsyncContextManager[None] | None = None
+    ) -> AsyncGenerator[Delta]:
         self._driver.check()
         # Tokenising a long history or compiling a schema takes long and would block the event loop.
-        plan = await asyncio.to_thread(make)
+        async with room or contextlib.nullcontext():
+            plan = await asyncio.to_thread(make)
         (ticket,) = self._driver.submit([plan.asked], asyncio.get_running_loop())
         async with aclosing(self._afollow(plan, ticket)) as deltas:
             async for delta in deltas:
