@@ -159,6 +159,28 @@ def test_an_error_leaves_no_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "q").exists()
 
 
+def test_what_comes_into_the_output_meanwhile_is_kept(tmp_path: Path) -> None:
+    """A run may take hours. What somebody has put there is not removed, and the work is not lost."""
+    small("chatglm3").save_pretrained(tmp_path / "source")
+    output = tmp_path / "out"
+
+    def put(name: str, done: int, total: int) -> None:
+        output.mkdir(exist_ok=True)
+        (output / "mine.txt").write_text("mine")
+
+    with pytest.raises(InputError, match="exists already"):
+        quantize_folder(tmp_path / "source", output, Job(Scheme(8, 32)), progress=put)
+    assert (output / "mine.txt").read_text() == "mine"
+    (output / "mine.txt").unlink()
+    done: list[str] = []
+    report = quantize_folder(
+        tmp_path / "source", output, Job(Scheme(8, 32)), progress=lambda name, number, total: done.append(name)
+    )
+    assert done == []  # it goes on where it stopped
+    assert not report.done_before
+    assert (output / "config.json").is_file()
+
+
 def test_two_at_once(tmp_path: Path) -> None:
     small("chatglm3").save_pretrained(tmp_path / "plain")
 

@@ -234,6 +234,7 @@ def quantize_folder(
             made_from=made_from,
         )
         report.write(draft)
+        _check_output(source, output, overwrite)  # something may have come there meanwhile
         _take_place(draft, output)
     return report
 
