@@ -173,3 +173,13 @@ def test_garbage_in_the_novels(texts: list[str]) -> None:
     assert [len(spans) for spans in found.values()] == [3, 0, 1, 0]
     assert all(end - start <= 300 for spans in found.values() for start, end in spans)
     assert garbage_in("".join(texts[:-4])) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["知识库在二楼\0，气阀在门口。", "Figure 1\0 shows the café’s plan.", "a\0" + "b" * 30]
+)
+def test_text_with_a_nul_is_utf_8(text: str) -> None:
+    """As texts that were taken out of PDF files often are."""
+    found = decode(text.encode())
+    assert (found.encoding, found.damaged) == ("utf-8", 0)
+    assert found.text.replace("\0", "") == text.replace("\0", "")

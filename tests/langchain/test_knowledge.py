@@ -146,6 +146,14 @@ def test_ids_and_metadata_must_be_as_many_as_texts(store: KnowledgeStore) -> Non
     assert not list(store.base.files())
 
 
+def test_a_text_that_cannot_be_added_is_named_and_changes_nothing(store: KnowledgeStore) -> None:
+    store.add_texts(["黄盖放火。"], [{"page": 1}], ids=["1"])
+    with pytest.raises(InputError, match="the one with the id '1' cannot be added"):
+        store.add_texts(["\1\2\0" * 200, "周瑜看。"], [{"page": 2}, {"page": 3}], ids=["1", "2"])
+    assert [(one.id, one.metadata) for one in store.get_by_ids(["1", "2"])] == [("1", {"page": 1}), ("2", {"page": 3})]
+    assert store.similarity_search("黄盖", k=1)[0].metadata["page"] == 1
+
+
 @pytest.mark.parametrize("number", ["../../etc/passwd", "a/b\\c", "名" * 500, "", "\x00", "x.exe"])
 def test_ids_may_be_anything(store: KnowledgeStore, number: str) -> None:
     store.add_texts(["黄盖放火。"], ids=[number])

@@ -33,6 +33,7 @@ _DECLARED = {
 }
 """Encodings that a file may declare, by Python's names, and the encodings that are used for them."""
 _INFLATED = 1 << 28
+_FEW_CONTROLS = 0.05
 _SAMPLE = 1 << 16
 """Number of bytes from which the encoding is guessed."""
 _BOMS = (
@@ -196,7 +197,9 @@ def _encoding_of(data: bytes, declared: str | None) -> tuple[int, str]:
     said = _known(declared) if declared else None
     if said and _is_valid(data, said):
         return 0, said
-    if b"\0" not in data[:_SAMPLE] and _is_valid(data, "utf-8"):
+    sample = data[:_SAMPLE]
+    # Texts from PDF files often have some NULs. In UTF-16, half the bytes of Latin text are zero.
+    if (b"\0" not in sample or _share_of_controls(sample) <= _FEW_CONTROLS) and _is_valid(data, "utf-8"):
         return 0, "utf-8"
     return 0, _most_plausible(data)
 
@@ -226,7 +229,7 @@ def _most_plausible(data: bytes) -> str:
             continue
         if (found := _plausibility(sample, name)) > score:
             best, score = name, found
-    if best == "windows-1252" and _share_of_controls(sample) > 0.05:
+    if best == "windows-1252" and _share_of_controls(sample) > _FEW_CONTROLS:
         raise InputError("it is not text: its bytes are not characters of UTF-8, GB18030, Big5 or UTF-16")
     return best
 

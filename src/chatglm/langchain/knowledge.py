@@ -218,7 +218,8 @@ class KnowledgeStore(VectorStore):
         """Add texts, or replace texts whose ids exist. Returns their ids.
 
         Raises:
-            InputError: there are more or fewer metadata or ids than texts, or metadata are not JSON values.
+            InputError: there are more or fewer metadata or ids than texts, or metadata are not JSON values; or a text
+                cannot be added. The others are added then, and an older text of its id keeps its metadata.
         """
         _refuse(kwargs)
         given = list(texts)
@@ -235,8 +236,13 @@ class KnowledgeStore(VectorStore):
             except (TypeError, ValueError, RecursionError) as error:
                 raise InputError(f"metadatas[{n}]: cannot be kept as JSON ({error})") from None
         last = {_name(number): text for number, text in zip(chosen, given, strict=True)}  # the last text counts
-        self.base.configure(**kept)
-        self.base.add(*(Upload(name, text.encode("utf-8", "surrogatepass")) for name, text in last.items()))
+        report = self.base.add(*(Upload(name, text.encode("utf-8", "surrogatepass")) for name, text in last.items()))
+        failed = dict(report.failed)
+        self.base.configure(**{key: value for key, value in kept.items() if key.removeprefix(_KEPT) not in failed})
+        if failed:
+            name, why = next(iter(failed.items()))
+            number = next(number for number in chosen if _name(number) == name)
+            raise InputError(f"texts: the one with the id {number!r:.80} cannot be added ({why}); texts: {len(failed)}")
         return chosen
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
