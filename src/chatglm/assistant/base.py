@@ -645,7 +645,6 @@ async def merge_streams(
         together: most streams that run at the same time; None: all.
     """
     news: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=1)
-
     room = asyncio.Semaphore(together or max(len(streams), 1))
 
     async def read(number: int, deltas: AsyncGenerator[Delta]) -> None:

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 __all__ = ["Assistant"]
 
 _LEAD = " ?"
+"""Grammars allow a space before a text, because SentencePiece begins every text with one."""
 _PLANS = max(2, min(32, (os.cpu_count() or 1) + 4) // 2)
 """Most plans with grammars at the same time in an event loop: half the threads of `asyncio.to_thread`."""
-"""Grammars allow a space before a text, because SentencePiece begins every text with one."""
 
 
 @dataclass(frozen=True)

@@ -689,11 +689,12 @@ class Page:
     async def _begin(self, user: User, session: Session, begin: Callable[[], Awaitable[int]]) -> Response:
         if self._closed:
             raise LimitError(5.0)
-        begun = self._begun.setdefault(user.id, [])
+        begun = self._begun.get(user.id, [])
         others = [one for one in self._answering.get(user.id, ()) if one.running and one is not session]
         # Also those that are just beginning: several requests may be here at once.
         if len({*others, *begun} - {session}) >= _ANSWERS:
             raise LimitError(5.0)
+        self._begun[user.id] = begun
         begun.append(session)
         try:
             after = await begin()
