@@ -474,6 +474,26 @@ def test_code_needs_an_interpreter(store: Store, user: int, over: Any, write: Wr
         store.limits = StoreLimits(files=1)
         with pytest.raises(QueueFullError, match="1 files"):
             await session.upload("b.txt", pieces(b"abc"))
-        assert [path.name for path in (tmp_path / "files").rglob("*.txt")] == ["a.txt"]
+        assert [path.name for path in (tmp_path / "files").rglob("*.*")] == ["a.txt"]
+
+    asyncio.run(talk())
+
+
+def test_a_refused_upload_keeps_the_older_file(
+    store: Store, user: int, over: Any, write: Writer, tmp_path: Path
+) -> None:
+    """If there is no room for a file, the one that it should replace stays, and so does what is stored about it."""
+    sessions = Sessions({"demo": over(write.say("好"))}, store, folder=tmp_path / "files")
+
+    async def talk() -> None:
+        session = await sessions.make(user)
+        await session.upload("a.txt", pieces(b"older"))
+        before = store.files(user, session.id)
+        store.limits = StoreLimits(bytes=0)
+        with pytest.raises(QueueFullError):
+            await session.upload("a.txt", pieces(b"newer and larger"))
+        assert store.files(user, session.id) == before
+        with await session.file("a.txt") as stream:
+            assert stream.read() == b"older"
 
     asyncio.run(talk())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -50,8 +50,19 @@ class Files:
         self._home, self._kernels = home, kernels
         self._limits = Limits() if kernels is None else kernels.limits
 
-    async def upload(self, user: int, conversation: str, name: str, data: AsyncIterable[bytes]) -> Digest:
+    async def upload(
+        self,
+        user: int,
+        conversation: str,
+        name: str,
+        data: AsyncIterable[bytes],
+        accept: Callable[[Digest], object] | None = None,
+    ) -> Digest:
         """Store an upload.
+
+        Args:
+            accept: called in a thread when the data is complete, before the file replaces an older one of this name.
+                If it raises, nothing is changed.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
@@ -60,13 +71,22 @@ class Files:
         """
         checked_name(name)
         if self._kernels is None:
-            return await self.keep(conversation, name, data)
+            return await self.keep(conversation, name, data, accept)
         read = _Read(data)
-        await self._kernels.put(conversation, name, read, user=str(user))
+        await self._kernels.put(conversation, name, read, user=str(user), accept=read.accepting(accept))
         return read.digest
 
-    async def keep(self, conversation: str, name: str, data: AsyncIterable[bytes] | bytes) -> Digest:
+    async def keep(
+        self,
+        conversation: str,
+        name: str,
+        data: AsyncIterable[bytes] | bytes,
+        accept: Callable[[Digest], object] | None = None,
+    ) -> Digest:
         """Store a file where code cannot see it.
+
+        Args:
+            accept: as for `upload`.
 
         Raises:
             InputError, OutputError: as `upload`.
@@ -77,7 +97,7 @@ class Files:
         except OSError as error:
             raise OutputError(f"{self._home}: {error.strerror}; free disk space, or correct its permissions") from None
         try:
-            await folder.put(name, read, self._limits)
+            await folder.put(name, read, self._limits, read.accepting(accept))
         finally:
             folder.close()
         return read.digest
@@ -114,14 +134,6 @@ class Files:
         except OSError:
             raise InputError(f"{name!r:.80}: no such file in this conversation") from None
 
-    async def discard(self, user: int, conversation: str, name: str) -> None:
-        """Remove an upload, if it exists."""
-        with contextlib.suppress(InputError, OSError):
-            if self._kernels is not None:
-                await self._kernels.delete(conversation, name, user=str(user))
-            else:
-                await asyncio.to_thread(self._delete, conversation, name)
-
     async def remove(self, user: int, conversation: str) -> None:
         """Remove all files of a conversation, and end its kernel. Files that cannot be removed stay."""
         if self._kernels is not None:
@@ -141,13 +153,6 @@ class Files:
                 with contextlib.suppress(OSError):
                     remove(path)
 
-    def _delete(self, conversation: str, name: str) -> None:
-        folder = Folder(self._home / conversation)
-        try:
-            folder.delete(name)
-        finally:
-            folder.close()
-
     def _made(self, conversation: str) -> Folder:
         folder = self._home / conversation
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,6 +170,10 @@ class _Read:
             self._size += len(piece)
             self._hash.update(piece)
             yield piece
+
+    def accepting(self, accept: Callable[[Digest], object] | None) -> Callable[[], object] | None:
+        """A function without arguments that calls another one with the digest."""
+        return None if accept is None else lambda: accept(self.digest)
 
     @property
     def digest(self) -> Digest:

@@ -22,7 +22,7 @@ from chatglm.chat.messages import Message
 from chatglm.conversation.answering import Answering, Knowledge, Models, Parts
 from chatglm.conversation.events import Began, Done, Event, Text, Title
 from chatglm.conversation.export import saved_row, training_row
-from chatglm.conversation.files import Files, folder_beside
+from chatglm.conversation.files import Digest, Files, folder_beside
 from chatglm.conversation.log import EventLog
 from chatglm.conversation.prompts import character_of, first_turn
 from chatglm.conversation.settings import Settings
@@ -465,12 +465,14 @@ class Session:
             OutputError: the disk is full.
         """
         await asyncio.to_thread(lambda: self.conversation)  # raises if the conversation has been deleted
-        size, sha256 = await self._parts.files.upload(self.user, self.id, name, data)
-        try:
-            return await self._stored(self._store.add_file, name, "upload", size, sha256)
-        except BaseException:
-            await self._parts.files.discard(self.user, self.id, name)
-            raise
+        added: list[File] = []
+
+        def accept(digest: Digest) -> None:
+            """Before the file replaces an older one, which must stay if there is no room for the new one."""
+            added.append(self._store.add_file(self.user, self.id, name, "upload", *digest))
+
+        await self._parts.files.upload(self.user, self.id, name, data, accept)
+        return added[0]
 
     # Answers
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import unicodedata
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -270,14 +270,21 @@ class Folder:
         finally:
             os.close(at)
 
-    async def put(self, name: str, data: AsyncIterable[bytes], limits: Limits) -> Mark:
+    async def put(
+        self, name: str, data: AsyncIterable[bytes], limits: Limits, accept: Callable[[], object] | None = None
+    ) -> Mark:
         """Store an uploaded file. It appears under its name when it is complete, and replaces an older one.
+
+        Args:
+            accept: called in a thread when the data is complete, before the file gets its name. If it raises, nothing
+                is changed.
 
         Raises:
             InputError: the name cannot be used, the file is too large, or the folder is full; nothing was changed.
             OutputError: the file cannot be written, for example because the disk is full; nothing was changed.
         """
         checked_name(name)
+        self._check_no_folder(name)
         before = await asyncio.to_thread(self.usage, limits.files)
         if before.number >= limits.files:
             raise InputError(f"{name}: the conversation's folder is full ({limits.files} files); remove some first")
@@ -298,10 +305,23 @@ class Folder:
                     raise OutputError(f"{name}: cannot be stored ({error.strerror})") from None
             self._give(fd)
             status = os.fstat(fd)
+
+            def finish() -> None:
+                self._check_no_folder(name)
+                if accept is not None:
+                    accept()
+                try:
+                    os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                except OSError as error:
+                    raise InputError(f"{name}: cannot be stored ({error.strerror})") from None
+
+            finishing = asyncio.ensure_future(asyncio.to_thread(finish))
             try:
-                os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-            except OSError as error:
-                raise InputError(f"{name}: cannot be stored ({error.strerror})") from None
+                await asyncio.shield(finishing)
+            except asyncio.CancelledError:  # what was accepted must get its name
+                await asyncio.wait({finishing})
+                finishing.exception()
+                raise
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self._fd)
@@ -309,6 +329,11 @@ class Folder:
         finally:
             os.close(fd)
         return Mark(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def _check_no_folder(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode):
+                raise InputError(f"{name}: there is a folder of this name; upload it with another name")
 
     def give_all(self, most: int) -> None:
         """Give all contents to the owner of the folder, because a kernel may run as another user than the last one. It

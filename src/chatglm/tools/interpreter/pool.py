@@ -163,8 +163,20 @@ class Kernels:
 
         return await self._there(self._run(user, conversation, code, on_output and tell))
 
-    async def put(self, conversation: str, name: str, data: AsyncIterable[bytes], *, user: str = "") -> None:
+    async def put(
+        self,
+        conversation: str,
+        name: str,
+        data: AsyncIterable[bytes],
+        *,
+        user: str = "",
+        accept: Callable[[], object] | None = None,
+    ) -> None:
         """Store an uploaded file in the conversation's folder; it appears there when it is complete.
+
+        Args:
+            accept: called in a thread when the data is complete, before the file gets its name. If it raises, nothing
+                is changed.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
@@ -173,7 +185,7 @@ class Kernels:
         of, folder = await self._there(self._begin_upload(user, conversation))
         mark: Mark | None = None
         try:
-            mark = await folder.put(name, data, self.limits)
+            mark = await folder.put(name, data, self.limits, accept)
         finally:
             folder.close()
             await self._there(self._end_upload(of, name, mark))
