@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from corpus import arithmetic, chat, code, manner, memory, mixed, passages, persona, practice, repeat, tools
+from corpus import (
+    arithmetic,
+    chat,
+    code,
+    manner,
+    memory,
+    mixed,
+    otherwise,
+    passages,
+    persona,
+    plain,
+    practice,
+    repeat,
+    tools,
+)
 from corpus.base import Sample, Split
 
 Grammars = Mapping[str, tuple[Callable[[Random, Split], Sample], float]]
@@ -40,6 +54,13 @@ PRACTICE: Grammars = {
     "fields": (practice.fields, 0.5),
     "results": (tools.results, 0.7),
     "titled": (tools.titled, 0.9),
+    "plain": (plain.plain, 5.0),
+    "sums": (otherwise.sums, 1.0),
+    "down": (otherwise.counting, 0.4),
+    "languages": (otherwise.languages, 0.4),
+    "project": (otherwise.project, 0.6),
+    "described": (otherwise.personas, 1.0),
+    "told": (otherwise.tellings, 0.8),
     **_with_shares(
         SKILLS,
         {
@@ -68,25 +89,32 @@ LAST: Grammars = {
     **_with_shares(
         PRACTICE,
         {
-            "handbook": 4.2,
-            "quoting": 3.2,
-            "fields": 2.1,
-            "results": 0.5,
+            "plain": 9.0,
+            "sums": 1.6,
+            "down": 0.6,
+            "languages": 0.5,
+            "project": 0.7,
+            "described": 1.5,
+            "told": 1.2,
+            "handbook": 3.2,
+            "quoting": 2.6,
+            "fields": 1.8,
+            "results": 0.6,
             "titled": 1.0,
             "repeating": 0.9,
-            "chat": 0.6,
+            "chat": 1.1,
             "arithmetic": 1.7,
-            "counting": 0.2,
-            "memory": 0.7,
+            "counting": 0.3,
+            "memory": 1.0,
             "mixed": 0.5,
-            "passages": 2.9,
-            "knowledge": 3.0,
+            "passages": 2.8,
+            "knowledge": 2.6,
             "summary": 0.9,
             "recap": 1.0,
-            "persona": 0.9,
+            "persona": 1.2,
             "system": 0.7,
-            "tools": 1.8,
-            "code": 0.7,
+            "tools": 2.2,
+            "code": 1.0,
         },
     ),
 }

@@ -47,9 +47,16 @@ class Question:
     """Place of the sentence in the text."""
 
 
-def _dialogue(rng: Random, split: Split, chinese: bool, sentences: Sequence[str], asked: Sequence[Question]) -> Sample:
-    """Questions about a text, in one of the prompts that texts come in."""
-    kind: Kind = rng.choices(("cited", "classic", "free"), (6, 1, 3))[0]  # type: ignore[assignment]
+def _dialogue(
+    rng: Random,
+    split: Split,
+    chinese: bool,
+    sentences: Sequence[str],
+    asked: Sequence[Question],
+    shares: tuple[int, int, int] = (6, 1, 3),
+) -> Sample:
+    """Questions about a text, in one of the prompts that texts come in; `shares` are those of cited, classic and free."""
+    kind: Kind = rng.choices(("cited", "classic", "free"), shares)[0]  # type: ignore[assignment]
     numbers: list[int] = []
     if kind == "cited":
         parts = _grouped(rng, sentences)
