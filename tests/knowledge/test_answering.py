@@ -72,6 +72,23 @@ def test_a_file_that_changes_during_an_answer_is_not_cited_at_wrong_places(tmp_p
         assert (citation.edited, citation.bytes) == (True, None)
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_an_answer_survives_the_removal_of_what_it_cites(tmp_path: Path, early: bool) -> None:
+    """The file goes after the search, or after the first words of the answer."""
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(Upload("安全.txt", "灭火器放在门口右侧。".encode()))
+        events = Bases([base]).ask(Reader("灭火器放在门口右侧。[1]"), "灭火器放在哪里？")
+        assert isinstance(next(events), Passages)
+        if not early:
+            assert isinstance(next(events), TextDelta)
+        base.remove("安全.txt")
+        done = list(events)[-1]
+        assert isinstance(done, Done)
+        (citation,) = done.citations
+        assert (citation.text, citation.file) == ("灭火器放在门口右侧。", "安全.txt")
+        assert (citation.edited, citation.bytes, citation.page) == (True, None, None)
+
+
 # What the model is asked, and what becomes of its answer
 
 

@@ -479,3 +479,126 @@ def test_who_may_do_what(tmp_path: Path) -> None:
         Bases([hidden], who="wang")
     with pytest.raises(NotFoundError):
         delete_base("手册", home=tmp_path, who="wang")
+
+
+def test_a_file_that_moved_is_known_at_its_new_place(tmp_path: Path) -> None:
+    """Its content is as before, so it is not read again; but the new folder is the one that it is synchronised with."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "a.txt").write_text("the valve is at the door", "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.sync(old)
+        old.rename(new)
+        assert base.sync(new).unchanged == ("a.txt",)
+        assert base.store.body("a.txt") == new / "a.txt"
+        assert base.add(new / "a.txt").unchanged == ("a.txt",)  # by itself: it stays one of the folder
+        (new / "a.txt").unlink()
+        assert base.sync(new).removed == ("a.txt",)
+
+
+def test_a_file_that_is_uploaded_again_needs_its_path_no_more(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the valve is at the door", "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(tmp_path / "a.txt")
+        assert base.add(Upload("a.txt", b"the valve is at the door")).unchanged == ("a.txt",)
+        (tmp_path / "a.txt").unlink()
+        assert base.store.content("a.txt", 1000) == b"the valve is at the door"
+
+
+def test_another_way_to_recognise_text_reads_a_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("the valve is at the door", "utf-8")
+    asked: list[str] = []
+    read = Readers.read
+
+    def noted(self: Readers, source: Any, name: str, ocr: Any = "auto") -> Any:
+        asked.append(ocr)
+        return read(self, source, name, ocr)
+
+    monkeypatch.setattr(Readers, "read", noted)
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(tmp_path / "a.txt")
+        assert base.add(tmp_path / "a.txt", ocr="always").changed == ("a.txt",)
+        assert base.add(tmp_path / "a.txt").unchanged == ("a.txt",)  # nothing is asked for: it stays as it was read
+        (tmp_path / "a.txt").write_text("the valve is in the hall", "utf-8")
+        assert base.add(tmp_path / "a.txt").changed == ("a.txt",)
+        assert base.add(tmp_path / "a.txt", ocr="auto").changed == ("a.txt",)
+    assert asked == ["auto", "always", "always", "auto"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["DELETE FROM block", "UPDATE block SET text = x'00'", "UPDATE reading SET marks = x'00'"]
+)
+def test_a_damaged_text_is_mended_by_adding_its_file_again(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "a.txt").write_text("the valve is at the door", "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(tmp_path / "a.txt")
+        with base.store.writing() as connection:
+            connection.execute(fault)
+    with open_base("b", home=tmp_path) as base:
+        with pytest.raises(OutputError, match="add its file again"):
+            base.reading("a.txt")
+        assert base.add(tmp_path / "a.txt").changed == ("a.txt",)
+        assert base.reading("a.txt").text == "the valve is at the door"
+        assert base.check() == []
+
+
+def test_removing_need_not_wait_for_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with made(tmp_path) as base:
+        go = threading.Event()
+        work = base._indexer.work
+
+        def slowly(*arguments: object) -> None:
+            assert go.wait(60)
+            work(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(base._indexer, "work", slowly)
+        assert base.remove("食堂.txt", wait=False) == 1
+        assert "食堂.txt" not in [file.name for file in base.files()]
+        go.set()
+        rested(base)
+        assert leftover(base) == 0
+
+
+def test_work_that_an_error_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk stops the work in the background. It says so, and goes on when there is room again."""
+    monkeypatch.setattr("chatglm.knowledge.base._PAUSE", 0.01)
+    with open_base("b", create=True, home=tmp_path) as base:
+        full = True
+        work = base._indexer.work
+
+        def fails(*arguments: object) -> None:
+            if full:
+                raise OutputError("b.db: disk full")
+            work(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(base._indexer, "work", fails)
+        base.add(Upload("a.txt", "第一份文件。".encode()), wait=False)
+        until(lambda: base.trouble == "b.db: disk full")
+        assert [record.getMessage() for record in caplog.records if "disk full" in record.getMessage()]
+        full = False
+        rested(base)
+        assert [(file.name, file.state) for file in base.files()] == [("a.txt", "ready")]
+        assert base.trouble == ""
+
+
+def test_a_base_closes_while_its_work_waits_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.knowledge.base._PAUSE", 3600.0)
+    base = open_base("b", create=True, home=tmp_path)
+    failed = threading.Event()
+
+    def fails(*_: object) -> None:
+        failed.set()
+        raise OutputError("b.db: disk full")
+
+    monkeypatch.setattr(base._indexer, "work", fails)
+    base.resume()
+    assert failed.wait(60)
+    failed.clear()
+    base.resume()  # and new work does not wait for the end of the pause
+    assert failed.wait(60)
+    closing = threading.Thread(target=base.close)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()

@@ -228,8 +228,8 @@ def _reading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ocr",
         choices=("auto", "always", "never"),
-        default="auto",
-        help="recognise text in pictures: in pictures and pages without text (auto), in all pages, or never",
+        help="recognise text in pictures: in pictures and pages without text (auto), in all pages, or never (default: "
+        "as the file was read before, and auto for new files)",
     )
 
 
@@ -279,7 +279,7 @@ def _add(arguments: argparse.Namespace) -> int:
         return 1 if failed else 0
 
 
-def _watch(base: Base, folders: Sequence[Path], ocr: str) -> None:
+def _watch(base: Base, folders: Sequence[Path], ocr: str | None) -> None:
     tell("watching folders; press Ctrl-C to end")
     while True:
         time.sleep(_WATCH_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ __all__ = [
     "rename_base",
 ]
 
+_log = logging.getLogger("chatglm.knowledge")
+
+_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
+"""Seconds before background work that an error stopped is tried again: the first time, and at most."""
 _LONGEST = {"about": 1_000, "prompt": 10_000}
 
 
@@ -131,11 +136,16 @@ class Base:
         self._chosen = ("", "")
         """The settings that `_embedder` and `_neighbours` were made from."""
         self._not_emptied = ""
+        self._stuck = ""
+        """The error that stopped the background work; it is tried again later."""
         self._reranker: Reranker | None = None
         self._worker: threading.Thread | None = None
         self._worker_lock = threading.Lock()
         self._wanted = False
         """Whether there may be work that the worker has not seen yet. If so, it looks again before it ends."""
+        self._woken = threading.Event()
+        """Ends the worker's pause after an error."""
+        self._closing = False
 
     @property
     def name(self) -> str:
@@ -145,6 +155,9 @@ class Base:
     def close(self) -> None:
         """Stop the background work and close the file. Closing twice is allowed."""
         self._indexer.end()
+        with self._worker_lock:
+            self._closing = True
+            self._woken.set()
         if (worker := self._worker) is not None:
             worker.join()
         if not self._shares_readers:
@@ -177,10 +190,11 @@ class Base:
     # Files
 
     def add(
-        self, *sources: Path | str | Upload, wait: bool = True, ocr: str = "auto", progress: Progress | None = None
+        self, *sources: Path | str | Upload, wait: bool = True, ocr: str | None = None, progress: Progress | None = None
     ) -> Report:
-        """Add files and folders. Unchanged files are only checked. A changed file replaces its old version when the
-        new version is completely indexed.
+        """Add files and folders. Unchanged files are only checked; they are read again if their stored text is damaged,
+        or if `ocr` is given and they were read with another one. A changed file replaces its old version when the new
+        version is completely indexed.
 
         If the embedder, the reranker or `vectors_at` of this `Base` was given as a text or path, it is stored as a
         setting of the base.
@@ -189,7 +203,8 @@ class Base:
             sources: paths of files and folders, or `Upload`s.
             wait: wait until all files are indexed and, if the base has an embedder, have vectors. Otherwise the work
                 continues in the background, and the report lists the queued files.
-            ocr: "auto": recognise text in pictures and on pages without text; "always": on all pages; "never".
+            ocr: "auto": recognise text in pictures and on pages without text; "always": on all pages; "never"; None: as
+                the file was read before, and "auto" for new files.
             progress: called after every batch.
 
         Raises:
@@ -205,7 +220,7 @@ class Base:
         return self._add(items, (), wait, ocr, progress, again=True)
 
     def sync(
-        self, folder: Path | str, *, delete: bool = True, ocr: str = "auto", progress: Progress | None = None
+        self, folder: Path | str, *, delete: bool = True, ocr: str | None = None, progress: Progress | None = None
     ) -> Report:
         """Bring the base up to date with a folder: add new files, and index changed files again. It waits until all
         files are indexed.
@@ -231,11 +246,11 @@ class Base:
         items: Sequence[Item],
         gone: Sequence[str],
         wait: bool,
-        ocr: str,
+        ocr: str | None,
         progress: Progress | None,
         again: bool,
     ) -> Report:
-        if ocr not in ("auto", "always", "never"):
+        if ocr not in (None, "auto", "always", "never"):
             raise InputError(f"ocr={ocr!r:.40}: must be auto, always or never")
         self._remember()
         queued = self._indexer.enqueue(items, ocr=ocr, again=again)
@@ -253,10 +268,20 @@ class Base:
         named = {key: str(model) for key, model in given.items() if isinstance(model, str | Path)}
         self.configure(**{key: None if model == "none" else model for key, model in named.items()})
 
-    def remove(self, *names: str) -> int:
-        """Remove files by name. Returns how many of them the base had."""
+    def remove(self, *names: str, wait: bool = True) -> int:
+        """Remove files by name. When this returns, no search finds them any more.
+
+        Args:
+            wait: delete their data, and finish other work on the base, before this returns. Otherwise this is done in
+                the background.
+
+        Returns:
+            how many of the files the base had.
+        """
         count = self._indexer.remove(names)
-        if count:
+        if count and not wait:
+            self.resume()
+        elif count:
             self._indexer.work()
             # If another process is working, it may not look at these files again.
             if self.store.unfinished(vectors=False):
@@ -286,21 +311,33 @@ class Base:
         """Start the background work on queued files and missing vectors, if it does not run already."""
         with self._worker_lock:
             self._wanted = True
+            self._woken.set()
             if not self.works:
                 self._worker = threading.Thread(target=self._work, name=f"chatglm knowledge {self.name}", daemon=True)
                 self._worker.start()
 
     def _work(self) -> None:
+        pause = _PAUSE
         while True:
             with self._worker_lock:
                 if not self._wanted:
                     self._worker = None
                     return
                 self._wanted = False
-            with contextlib.suppress(ChatGLMError):  # the files stay queued; the next call of `work` raises it again
+                self._woken.clear()
+            try:
                 # Another process may be working, and may have looked at the queue for the last time. None: wait until
                 # it has ended, and look again.
                 self._indexer.work(None)
+                pause, self._stuck = _PAUSE, ""
+            except ChatGLMError as error:  # for example a full disk; the files stay queued
+                if str(error) != self._stuck:
+                    self._stuck = str(error)
+                    _log.warning("base %s: work in the background stopped (%s); it is tried again", self.name, error)
+                self._woken.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                with self._worker_lock:
+                    self._wanted = not self._closing
 
     def wait(self, progress: Progress | None = None) -> None:
         """Wait until no file is queued and, if vectors can be made, every piece has one."""
@@ -356,9 +393,10 @@ class Base:
 
     @property
     def trouble(self) -> str:
-        """Why vectors could not be made when this `Base` last indexed files, or why its documents could not be deleted
-        from an external store that it no longer uses; "" if there was no problem."""
-        return "; ".join(filter(None, (self._indexer.trouble, self._not_emptied)))
+        """Why vectors could not be made when this `Base` last indexed files, why its documents could not be deleted
+        from an external store that it no longer uses, or why its work in the background stopped; "" if there was no
+        problem."""
+        return "; ".join(filter(None, (self._indexer.trouble, self._not_emptied, self._stuck)))
 
     def configure(self, **settings: str | None) -> None:
         """Store settings of the base: `about`, `embedder`, `reranker`, `vectors_at`, `prompt`, `strict` and others.

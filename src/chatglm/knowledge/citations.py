@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from chatglm.errors import NotFoundError
 from chatglm.knowledge.encodings import ByteMap
 from chatglm.knowledge.grams import WIDE, grams, is_word
 from chatglm.knowledge.packing import Passage
@@ -165,7 +166,10 @@ class Citer:
         self._length = 0  # length of the final answer text before `_rest`
 
     def _source(self, passage: Passage) -> _Source:
-        own = self._sources.text(passage.base, passage.file, passage.start, passage.end)
+        try:
+            own = self._sources.text(passage.base, passage.file, passage.start, passage.end)
+        except NotFoundError:  # the file was removed since the search
+            own = ""
         parts = list(sentences(passage.text))
         found = [frozenset(grams(passage.text[start:end])) for start, end in parts]
         return _Source(passage, own, parts, found, frozenset().union(*found))
@@ -324,10 +328,14 @@ class Citer:
         edited = at < 0
         start, end = (passage.start, passage.end) if edited else (passage.start + at, passage.start + at + len(text))
         place = (passage.base, passage.file)
-        if place not in self._places:
-            self._places[place] = self._sources.places(*place)
-        marks, bytes_of = self._places[place]
-        if not edited and self._sources.text(*place, start, end) != text:  # the file has changed since the search
+        try:
+            if place not in self._places:
+                self._places[place] = self._sources.places(*place)
+            marks, bytes_of = self._places[place]
+            changed = not edited and self._sources.text(*place, start, end) != text
+        except NotFoundError:  # the file was removed since the search
+            (marks, bytes_of), changed = ((), None), True
+        if changed:
             edited, start, end = True, passage.start, passage.end
         has_bytes = bytes_of is not None and not edited and end <= len(bytes_of)
         return Citation(

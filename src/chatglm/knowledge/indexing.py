@@ -253,12 +253,13 @@ class Indexer:
 
     # The queue
 
-    def enqueue(self, items: Sequence[Item], *, ocr: str = "auto", again: bool = True) -> _Queued:
-        """Queue new and changed files. An unchanged file is only read and hashed; nothing is written for it.
+    def enqueue(self, items: Sequence[Item], *, ocr: str | None = None, again: bool = True) -> _Queued:
+        """Queue new and changed files, and those that are to be read with another `ocr` than before. Any other
+        unchanged file is only read and hashed; if it has moved, its new path is stored.
 
         Args:
-            ocr: "auto", "always" or "never": see `Base.add`.
-            again: also queue unchanged files that could not be read before.
+            ocr: "auto", "always", "never" or None: see `Base.add`.
+            again: also queue unchanged files that could not be read before, or whose stored text is damaged.
 
         Raises:
             InputError: two files would have the same name, or a name is not valid.
@@ -266,7 +267,8 @@ class Indexer:
         found = _Queued()
         items = _checked(items, found.failed)
         known = self._known()
-        queue: list[tuple[Item, bytes, int]] = []
+        queue: list[tuple[Item, bytes, int, str]] = []
+        moved: list[tuple[Item, int]] = []
         for item in items:
             try:
                 digest, size = _content(item)
@@ -274,27 +276,48 @@ class Indexer:
                 found.failed.append((item.name, f"cannot be read ({error.strerror or error})"))
                 continue
             row = known.get(item.name)
-            if row is not None and row["digest"] == digest and (row["state"] != "failed" or not again):
+            mode = ocr or ("auto" if row is None else row["ocr"])
+            if row is not None and row["digest"] == digest and not self._to_read(row, mode, again):
                 if row["state"] == "failed":
                     found.failed.append((item.name, row["error"]))
                 else:
                     found.unchanged.append(item.name)
                     if row["state"] != "ready":
                         found.ids.append(row["id"])
+                if _elsewhere(item, row):
+                    moved.append((item, row["id"]))
                 continue
             (found.changed if row is not None and row["generation"] else found.added).append(item.name)
-            queue.append((item, digest, size))
-        if queue:
+            queue.append((item, digest, size, mode))
+        if queue or moved:
             with self._store.writing() as connection:
-                found.ids += [self._queue(connection, item, digest, size, ocr) for item, digest, size in queue]
+                found.ids += [self._queue(connection, *entry) for entry in queue]
+                for item, number in moved:
+                    self._move(connection, item, number)
         return found
 
     def _known(self) -> dict[str, sqlite3.Row]:
         with self._store.reading() as connection:
-            rows = connection.execute(
-                "SELECT id, name, digest, state, error, generation FROM file WHERE state <> 'removed'"
-            ).fetchall()
+            rows = connection.execute("SELECT * FROM file WHERE state <> 'removed'").fetchall()
         return {row["name"]: row for row in rows}
+
+    def _to_read(self, row: sqlite3.Row, ocr: str, again: bool) -> bool:
+        """Whether a file whose content is as before is read again."""
+        if ocr != row["ocr"]:
+            return True
+        if row["state"] == "failed":
+            return again
+        return again and row["state"] == "ready" and not self._store.has_text(row)
+
+    @staticmethod
+    def _move(connection: sqlite3.Connection, item: Item, number: int) -> None:
+        """Store where a file is found now: at another path, or in the base itself."""
+        path = None if item.path is None else str(item.path)
+        folder = None if item.folder is None else str(item.folder)
+        connection.execute("UPDATE file SET path = ?, folder = ? WHERE id = ?", (path, folder, number))
+        connection.execute("DELETE FROM source WHERE file = ?", (number,))
+        if item.body is not None:
+            connection.execute("INSERT INTO source VALUES (?, ?)", (number, item.body))
 
     @staticmethod
     def _queue(connection: sqlite3.Connection, item: Item, digest: bytes, size: int, ocr: str) -> int:
@@ -761,6 +784,13 @@ class Indexer:
         if free > _FREE_PAGES:
             self._store.vacuum()
         self._follow()
+
+
+def _elsewhere(item: Item, row: sqlite3.Row) -> bool:
+    """Whether a file is found at another place than before. A file that is added by itself stays one of its folder."""
+    if item.path is None:
+        return row["path"] is not None
+    return row["path"] != str(item.path) or (item.folder is not None and row["folder"] != str(item.folder))
 
 
 class _ChangedError(ChatGLMError):

@@ -1036,6 +1036,21 @@ class Store:
         marks, bytes_of = self._unpacked(known)
         return Reading(text, marks, row["media"], row["encoding"], bytes_of, tuple(json.loads(row["warnings"])))
 
+    def has_text(self, row: sqlite3.Row) -> bool:
+        """Whether the stored text of a file that has been read is complete and undamaged.
+
+        Args:
+            row: the row of the file in the table `file`.
+        """
+        try:
+            with self.reading() as connection:
+                known = _known(connection, "*", row, row["generation"])
+                self._unpacked(known)
+                text = self._slice(connection, row["id"], row["generation"], 0, known["length"])
+        except (NotFoundError, OutputError):
+            return False
+        return len(text) == known["length"]
+
     def _unpacked(self, known: sqlite3.Row) -> tuple[tuple[Mark, ...], ByteMap | None]:
         with self._unpacking():
             marks = Reading.marks_from_json(inflated(known["marks"], _MARKS).decode("utf-8", "surrogatepass"))
@@ -1090,7 +1105,7 @@ class Store:
                 return known
         row = connection.execute("SELECT text FROM block WHERE file = ? AND generation = ? AND n = ?", key).fetchone()
         if row is None:
-            raise OutputError(f"{self.file}: part of a text is missing; `chatglm knowledge check {self.name} --repair`")
+            raise OutputError(f"{self.file}: part of a stored text is missing; add its file again")
         with self._unpacking():
             text = inflated(row["text"], 4 * BLOCK).decode("utf-8", "surrogatepass")
         with self._pool:

@@ -425,7 +425,7 @@ class BasePages:
         elif do == "again":
             await asyncio.to_thread(base.retry, name)
         elif do == "remove":
-            if not await asyncio.to_thread(base.remove, name):
+            if not await asyncio.to_thread(base.remove, name, wait=False):
                 raise NotFoundError(f"file {name!r:.200}: the base has no such file")
         else:
             raise InputError("do: must be again or remove")

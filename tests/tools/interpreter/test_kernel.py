@@ -225,6 +225,10 @@ def test_uploads_are_whole_bounded_and_under_safe_names(roomy: Held) -> None:
         yield b"begun"
         raise OSError("the client is gone")
 
+    (roomy.folder / "results").mkdir()
+    with pytest.raises(InputError, match="there is a folder of this name"):
+        roomy.wait(roomy.kernel.put("results", pieces(b"x")))
+    (roomy.folder / "results").rmdir()
     small = Limits(file=3 * MIB)
     kernel = roomy.kernel
     usual, kernel._limits = kernel._limits, small

@@ -195,7 +195,7 @@ def _router(service: Service) -> APIRouter:
         base = await find_base(service, request, knowledge_base_id, "write")
         if base is None:
             return said(404, f"Knowledge base {knowledge_base_id} not found")
-        if not await asyncio.to_thread(base.remove, doc_name):
+        if not await asyncio.to_thread(base.remove, doc_name, wait=False):
             return said(404, f"document {doc_name} not found")
         return said(200, f"document {doc_name} delete success")
 
@@ -225,7 +225,7 @@ def _router(service: Service) -> APIRouter:
                 if error:
                     return said(500, f"document {file} upload fail, and {old_doc} is as it was", error)
                 if file != old_doc:
-                    base.remove(old_doc)
+                    base.remove(old_doc, wait=False)
                 if not new:
                     return said(200, f"document {file} already exists")
                 return said(200, f"document {old_doc} delete and document {file} upload success")

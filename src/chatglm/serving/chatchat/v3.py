@@ -339,7 +339,7 @@ def _router(service: Service) -> APIRouter:
             return said(404, f"未找到知识库 {name}")
 
         def removed() -> dict[str, str]:
-            return {file: f"未找到文件 {file}" for file in body.file_names if not base.remove(file)}
+            return {file: f"未找到文件 {file}" for file in body.file_names if not base.remove(file, wait=False)}
 
         return said(200, "文件删除完成", {"failed_files": await asyncio.to_thread(removed)})
 

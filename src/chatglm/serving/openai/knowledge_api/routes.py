@@ -183,7 +183,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
     async def remove(name: str, file: str, request: Request) -> dict[str, Any]:
         """Remove a file from a base."""
         base: Base = await work(request, base_for, name, "write")
-        if not await asyncio.to_thread(base.remove, file):
+        if not await asyncio.to_thread(base.remove, file, wait=False):
             raise NotFoundError(f"file {file!r:.200}: the base has no such file")
         return {"file": file, "deleted": True}
 
