@@ -236,6 +236,151 @@ def test_no_two_rules_of_a_text_answer_one_question(monkeypatch: pytest.MonkeyPa
         assert not clash(drawn)
 
 
+def test_answers_about_a_short_text_are_told_in_it() -> None:
+    plain = part("plain")
+    rng, told = Random(8), 0
+    for _ in range(800):
+        messages = plain.plain(rng, "train").messages
+        for message in messages:
+            answer = message["content"]
+            if message["role"] == "assistant" and not re.search("没有说|无法回答|not given|do not answer", answer):
+                words = re.sub(r"[.。](\[\d+\])?$", "", answer)
+                # What stands behind the subject: another sentence may have a pronoun, or nothing, in its place.
+                rests = [words[start:] for start in range(max(1, min(24, len(words) - 2)))]
+                context = messages[0]["content"].lower()
+                assert any(rest.lower().strip() in context for rest in rests), (answer, context)
+                told += 1
+    assert told > 600
+
+
+def test_what_is_said_to_be_untold_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A near miss asks of another one, or for another part, or with another value than what is told."""
+    plain = part("plain")
+    asked: list[Any] = []
+    question, untold = plain._Texts.question, plain._untold
+
+    def noted(self: Any, fact: Any, name: str, values: Any = None, subject: Any = None) -> str:
+        asked[:] = [fact.rule.tag, fact.subject if subject is None else subject, name, values or fact.values]
+        return str(question(self, fact, name, values, subject))
+
+    kinds = 0
+
+    def checked(rng: Random, texts: Any, told: Any, others: Any, subjects: Any) -> str | None:
+        nonlocal kinds
+        made = untold(rng, texts, told, others, subjects)
+        if made is not None:
+            tag, subject, name, values = asked
+            kinds += 1
+            for fact in told:
+                if fact.subject == subject and plain._near(fact.rule.tag, tag):
+                    assert fact.rule.tag == tag
+                    assert f"[{name}]" not in fact.text or values != fact.values, (made, fact)
+        return None if made is None else str(made)
+
+    monkeypatch.setattr(plain._Texts, "question", noted)
+    monkeypatch.setattr(plain, "_untold", checked)
+    for seed in range(600):
+        plain._plain(Random(seed), "train")
+    assert kinds > 200
+
+
+def test_questions_have_words_for_every_part() -> None:
+    """No mark of the patterns is left in a question or a text, and each part that can be asked for has its question."""
+    plain = part("plain")
+    for chinese in (True, False):
+        texts = plain._Texts(Random(3), chinese)
+        for kind, rules in texts.rules.items():
+            for rule in rules:
+                for _ in range(12):
+                    fact = texts.fact(rule, texts.subject(kind))
+                    questions = [texts.question(fact, name) for name in texts.told_parts(fact)]
+                    for text in (fact.said(), *questions):
+                        assert not re.search(r"[][@<>(){}|#;]", text), (rule, text)
+                names = {name for name, _ in rule.asks} - {"@"}
+                assert names <= {name for name, _ in plain._SLOT.findall(rule.says)}, rule
+                assert texts.told_parts(plain._Fact(rule, "x", rule.says, rule.says, {})), rule
+
+
+def test_stories_are_worked_out_right() -> None:
+    otherwise = part("otherwise")
+    rng = Random(2)
+    for _ in range(400):
+        text, answer = otherwise._story(rng, "train", rng.random() < 0.4)
+        a, operator, b, result = re.findall(r"(\d+)([-+×÷])(\d+)=(\d+)", answer)[-1]
+        assert int(result) == {
+            "+": int(a) + int(b), "-": int(a) - int(b), "×": int(a) * int(b), "÷": int(a) // int(b)
+        }[operator]  # fmt: skip
+        if operator == "÷":
+            assert int(a) % int(b) == 0, text
+        if re.search(r"\d", text) and "一周" not in text:
+            assert sorted(re.findall(r"\d+", text.replace("年后", ""))) == sorted((a, b)), (text, answer)
+
+
+def test_only_sums_that_are_too_much_are_refused() -> None:
+    otherwise, arithmetic = part("otherwise"), part("arithmetic")
+    rng = Random(5)
+    for _ in range(400):
+        english = rng.random() < 0.4
+        text = otherwise._several(rng, "train", english)
+        simple = re.fullmatch(r"[^\d(（]*(\d+)(?: ?[-+] ?(\d+)| ?[*×x乘/÷] ?(\d))(?![\d.]|\s?[-+*×x/÷]).{0,6}", text)
+        assert simple is None or re.search("[./^%]", text), text
+    assert "心算不了" in arithmetic.TOO_LARGE_ZH
+
+
+def test_counting_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    otherwise = part("otherwise")
+    plainly = lambda rng, split, core, english, kind, values, calm: core.format_map(values)  # noqa: E731
+    monkeypatch.setattr(otherwise, "dress", plainly)
+    rng = Random(1)
+    down = 0
+    for _ in range(300):
+        text, answer = otherwise._count(rng, "train", rng.random() < 0.4)
+        numbers = [int(number) for number in re.findall(r"\d+", answer)]
+        steps = {two - one for one, two in pairwise(numbers)}
+        assert len(steps) == 1, (text, answer)
+        if re.search("倒|往|back|down|from .* backwards", text.lower()):
+            assert steps == {-1}
+            down += 1
+        elif re.search("偶|双|even", text):
+            assert (steps, numbers[0] % 2) == ({2}, 0)
+        elif re.search("奇|单|odd", text):
+            assert (steps, numbers[0] % 2) == ({2}, 1)
+        else:
+            assert str(*steps) in re.findall(r"\d+", text.replace("twos", "2"))
+    assert down > 80
+
+
+def test_an_answer_is_in_the_language_that_is_asked_for() -> None:
+    otherwise = part("otherwise")
+    rng = Random(1)
+    for _ in range(200):
+        messages = otherwise.languages(rng, "train").messages
+        for question, answer in zip(messages[::2], messages[1::2], strict=True):
+            english = re.search(
+                "英文|英语|english", question["content"].lower().replace("会说英", "").replace("会英", "")
+            )
+            chinese = re.search("[\u4e00-\u9fff]", answer["content"])
+            if not re.search("中文|汉语|chinese", question["content"].lower()):
+                assert english, question
+                assert not chinese, (question, answer)
+
+
+def test_a_persona_of_one_sentence_answers_from_it() -> None:
+    otherwise = part("otherwise")
+    rng, told = Random(4), 0
+    for _ in range(300):
+        messages = otherwise.personas(rng, "train").messages
+        for message in messages[1:]:
+            said = message["content"]
+            if message["role"] == "assistant" and not re.search("没想好|not thought", said):
+                words = re.sub("^(我叫|我是|我的?|I am |My name is |I )", "", said).rstrip("。.")
+                rest = re.sub("^(love|hate|live in|work at|have|can|dream of) ", "", words)
+                parts = re.split("，|, ", rest)
+                assert all(part_ in messages[0]["content"] for part_ in parts), messages
+                told += 1
+    assert told > 200
+
+
 def test_a_search_asks_for_what_was_typed() -> None:
     """Whatever errors it has: nothing tells what was meant, and a search engine is told no more than the user was."""
     rng, typed = Random(8), 0

@@ -13,7 +13,7 @@ from . import arithmetic, plain
 from .arithmetic import TOO_LARGE_EN, TOO_LARGE_ZH, said, solve
 from .base import GIVEN, Sample, Split, assistant, draw, first_name, form, nonsense, system, user
 from .chat import GREETINGS, IDENTITY, Subject, ask
-from .vocabulary import FOODS_EN, HOBBIES_EN, JOBS, JOBS_EN, MAKERS, TEMPERS, TEMPERS_EN, an, word
+from .vocabulary import FOODS_EN, HOBBIES_EN, JOBS, JOBS_EN, MAKERS, TEMPERS, TEMPERS_EN, an
 from .wording import choose, dress, spread, upper
 
 __all__ = ["counting", "languages", "personas", "project", "sums", "tellings"]
@@ -166,14 +166,23 @@ _TWOS_EN = (
     "count in steps of {s} from {a} to {b}",
     "from {a} to {b} in steps of {s}",
 )
-_EVEN = ("{a}到{b}之间的{kind}有哪些", "列出{a}到{b}的{kind}", "写出{a}到{b}的所有{kind}", "{a}到{b}的{kind}", "从{a}数到{b}，只数{kind}")
+_EVEN = (
+    "{a}到{b}之间的{kind}有哪些",
+    "列出{a}到{b}的{kind}",
+    "写出{a}到{b}的所有{kind}",
+    "{a}到{b}的{kind}",
+    "从{a}数到{b}，只数{kind}",
+)
 _EVEN_EN = ("list the {kind} numbers from {a} to {b}", "which {kind} numbers are between {a} and {b}", "{kind} numbers from {a} to {b}", "count the {kind} numbers from {a} to {b}")  # fmt: skip
 
 
 def counting(rng: Random, split: Split) -> Sample:
     """Down, by twos, even and odd numbers."""
     english = rng.random() < 0.35
-    made = [draw(rng, split, lambda: _count(rng, split, english), lambda pair: pair[0]) for _ in range(rng.choice((1, 1, 2)))]
+    made = [
+        draw(rng, split, lambda: _count(rng, split, english), lambda pair: pair[0])
+        for _ in range(rng.choice((1, 1, 2)))
+    ]
     return Sample("counting", [message for pair in made for message in (user(pair[0]), assistant(pair[1]))])
 
 
@@ -350,7 +359,9 @@ def project(rng: Random, split: Split) -> Sample:
 
 _MANNERS = "爱睡觉的 爱笑的 脾气古怪的 年轻的 年老的 热心的 神秘的 勇敢的 刚毕业的 经验丰富的 住在森林里的 会魔法的 爱唱歌的 来自未来的 沉默寡言的 有名的 退休的".split()
 _BEINGS = "猫 狗 机器人 精灵 海盗 骑士 公主 国王 魔法师 侦探 医生 老师 厨师 诗人 护士 警察 船长 外星人 侠客 僧人 书店老板 客服 导游 翻译 面试官 产品经理 心理咨询师 农夫 兔子 龙 狐狸 商人 画家 律师 健身教练 英语老师 历史学家 占卜师 管家 图书管理员".split()
-_BEINGS_EN = "cat;dog;robot;elf;pirate;knight;princess;king;wizard;detective;ghost;dragon;tour guide;shopkeeper;butler;librarian;fortune teller;captain;fairy;monk;alien;travel agent;fitness coach;farmer;fox;owl".split(";")
+_BEINGS_EN = "cat;dog;robot;elf;pirate;knight;princess;king;wizard;detective;ghost;dragon;tour guide;shopkeeper;butler;librarian;fortune teller;captain;fairy;monk;alien;travel agent;fitness coach;farmer;fox;owl".split(
+    ";"
+)
 _WHO_ARE_YOU = tuple(spread("你是(谁|什么|什么人|做什么的|干什么的)", "(请问|)你是(谁|哪位)", "(介绍一下|说说)你自己", "(请|)自我介绍一下", "你(究竟|到底)是谁", "你是什么角色"))  # fmt: skip
 _WHO_ARE_YOU_EN = tuple(spread("who are you", "what are you", "(please |)introduce yourself", "tell me about yourself", "who am i talking to", "what do you do", "who r u"))  # fmt: skip
 _NAMED = ("你叫什么", "你叫什么名字", "你的名字是什么", "怎么称呼你", "你叫啥", "请问你的名字")
@@ -397,7 +408,9 @@ def _persona(rng: Random, split: Split) -> Sample:
         told += ("，" + (text.removeprefix("你") if not text.startswith("你的") else text)) if joined else "。" + text
     told += rng.choice(("。", "。", "", "。请用这个身份和我聊天。", "。不要说自己是AI。", "。"))
     messages = [system(told)]
-    untold = [texts.fact(rule, "你") for rule in allowed if not any(plain._near(rule.tag, fact.rule.tag) for fact in facts)]
+    untold = [
+        texts.fact(rule, "你") for rule in allowed if not any(plain._near(rule.tag, fact.rule.tag) for fact in facts)
+    ]
     for _ in range(rng.choice((1, 2, 2, 3))):
         luck = rng.random()
         if luck < 0.28:
@@ -476,7 +489,21 @@ def _persona_en(rng: Random, split: Split) -> Sample:
 _NOTED = ("好的，{}。", "知道了，{}。", "好的，{}。")
 _NOTED_EN = ("OK, {}.", "I see, {}.", "OK, {}.")
 NOT_TOLD, NOT_TOLD_EN = "这个你还没有告诉我。", "That you have not told me yet."
-_PAST = ("bought", "found", "went", "visit", "met", "gift", "cooked", "wrote", "ran", "won", "called", "moves", "waited")
+_PAST = (
+    "bought",
+    "found",
+    "went",
+    "visit",
+    "met",
+    "gift",
+    "cooked",
+    "wrote",
+    "ran",
+    "won",
+    "called",
+    "moves",
+    "waited",
+)
 
 
 def tellings(rng: Random, split: Split) -> Sample:
@@ -492,7 +519,9 @@ def _tellings(rng: Random, split: Split) -> Sample:
     rules = [rule for place, rule in enumerate(rules) if not any(plain._near(rule.tag, r.tag) for r in rules[:place])]
     me, you = ("I", "you") if english else ("我", "你")
     facts = [texts.fact(rule, me) for rule in rules]
-    untold = [texts.fact(rule, me) for rule in allowed if not any(plain._near(rule.tag, fact.rule.tag) for fact in facts)]
+    untold = [
+        texts.fact(rule, me) for rule in allowed if not any(plain._near(rule.tag, fact.rule.tag) for fact in facts)
+    ]
     messages: list[dict[str, Any]] = []
     groups = [facts] if len(facts) > 1 and rng.random() < 0.4 else [[fact] for fact in facts]
     for group in groups:

@@ -9,7 +9,7 @@ in the text although it comes near: it tells the same of somebody else, or somet
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -80,7 +80,9 @@ def _person(rng: Random) -> str:
     if luck < 0.35:
         return rng.choice(("小", "小", "老", "阿")) + rng.choice(GIVEN if luck < 0.25 else SURNAMES)
     if luck < 0.5:
-        return rng.choice(SURNAMES) + rng.choice("老师 医生 经理 阿姨 叔叔 奶奶 爷爷 师傅 主任 同学 教授 女士 先生".split())
+        return rng.choice(SURNAMES) + rng.choice(
+            "老师 医生 经理 阿姨 叔叔 奶奶 爷爷 师傅 主任 同学 教授 女士 先生".split()
+        )
     if luck < 0.58:
         return rng.choice("妈妈 爸爸 爷爷 奶奶 哥哥 姐姐 弟弟 妹妹 外婆 舅舅 表哥 同桌 班长 邻居 房东".split())
     if luck < 0.66:
@@ -91,9 +93,16 @@ def _person(rng: Random) -> str:
 def _when(rng: Random) -> str:
     luck = rng.random()
     if luck < 0.35:
-        return rng.choice("昨天 今天 前天 明天 后天 上周 下周 上个月 下个月 去年 今年 周末 昨晚 今早 上周日 暑假 寒假 国庆节 春节 中秋节 月底 年底 刚才".split())
+        return rng.choice(
+            "昨天 今天 前天 明天 后天 上周 下周 上个月 下个月 去年 今年 周末 昨晚 今早 上周日 暑假 寒假 国庆节 春节 中秋节 月底 年底 刚才".split()
+        )
     if luck < 0.55:
-        return rng.choice("上下本这")[:1] + "周" + rng.choice("一二三四五六日") + rng.choice(("", "", "上午", "下午", "晚上"))
+        return (
+            rng.choice("上下本这")[:1]
+            + "周"
+            + rng.choice("一二三四五六日")
+            + rng.choice(("", "", "上午", "下午", "晚上"))
+        )
     if luck < 0.75:
         return f"{rng.randint(1, 12)}月{rng.randint(1, 28)}{rng.choice('日号')}"
     if luck < 0.85:
@@ -168,7 +177,7 @@ _PARTS: dict[str, tuple[Maker, str]] = {
     "stuff": (_of("木头 竹子 玻璃 纸 钢 塑料 丝绸 棉布 陶土 石头 牛皮 银 羊毛 不锈钢 橡胶"), "什么/什么材料/啥"), "able": (_of("打电话 拍照 听歌 煮饭 扫地 翻译 导航 打印 播放电影 测血压 加热 制冰 磨咖啡 洗碗 烤面包 防水 录音 充电 折叠"), "做什么/干什么/干嘛"), "litres": (_counted("升", "毫升", "公斤", "本书", "个人", "件衣服"), "多少/多少东西"), "size": (lambda rng: _few(rng) + rng.choice(("厘米", "米", "毫米")), "多长/多少/多少厘米"), "version": (MAKERS["version"], "多少/几/哪个"),
     "people": (lambda rng: _few(rng) + rng.choice(("人", "个人", "名学生", "位客人", "名选手", "万人")), "多少人/几个人/多少"), "theme": (_of("环保 诗歌 机器人 海洋 古代服装 健康 太空 读书 友谊 茶文化 摄影 电影 人工智能 家乡 恐龙 春天"), "什么/啥"), "result": (lambda rng: f"{rng.randint(0, 9)}比{rng.randint(0, 9)}", "几比几/多少/多少比多少"), "org": (lambda rng: rng.choice((MAKERS["company"](rng), MAKERS["school"](rng), rng.choice("学生会 居委会 市政府 文化馆 红十字会 读书会 校友会".split()))), "谁/哪个单位/哪家"),
     "income": (lambda rng: _few(rng) + rng.choice(("万元", "亿元", "百万元")), "多少钱/多少"), "customers": (_of("学生 农民 老人 游客 医院 学校 司机 上班族 孩子 餐馆 外国人"), "谁/哪些人/什么人"), "height": (lambda rng: _few(rng) + "米", "多高/多少米/多少"), "degree": (lambda rng: rng.choice(("零下", "", "")) + f"{rng.randint(1, 40)}度", "多少度/几度"), "river": (MAKERS["river"], "什么河/哪条河/什么"), "special": (_of("苹果 茶叶 丝绸 瓷器 大米 核桃 葡萄 竹器 石榴 莲藕 豆腐 枸杞 木耳 蜂蜜 羊肉 樱桃 温泉 古塔 刺绣"), "什么/啥"),
-    "habitat": (_of("草原 森林 海里 沙漠 南极 山洞 河边 树上 地下 沼泽 雪山 湖里 热带雨林 非洲 北极"), "哪里/哪儿/什么地方"), "feed": (_of("竹子 青草 鱼 虫子 树叶 果子 肉 蜂蜜 种子 老鼠 小虾 花蜜 海藻 胡萝卜 坚果"), "什么/啥"), "years": (_counted("年", "岁", "个月", "天"), "多久/几年/多少年"), "weather": (_of("多云 晴 小雨 大雪 阴天 雷阵雨 大风 雾 中雨 晴转多云", 0.0), ""), "day": (_of("今天 明天 后天 周末 昨天 周一 周三", 0.0), ""),
+    "habitat": (_of("草原 森林 海里 沙漠 南极 山洞 河边 树上 地下 沼泽 雪山 湖里 热带雨林 非洲 北极"), "哪里/哪儿/什么地方"), "feed": (_of("竹子 青草 鱼 虫子 树叶 果子 肉 蜂蜜 种子 老鼠 小虾 花蜜 海藻 胡萝卜 坚果"), "什么/啥"), "years": (_counted("年", "岁", "个月", "天"), "多久/几年/多少年"), "weather": (_of("多云 晴 小雨 大雪 阴天 雷阵雨 大风 雾 中雨 晴转多云", 0.0), "什么天气"), "day": (_of("今天 明天 后天 周末 昨天 周一 周三", 0.0), ""),
     "dept": (_of("人事部 财务部 前台 教务处 办公室 客服 班主任 图书室 行政部 保安室 经理"), "谁/哪里/哪个部门"), "doc": (_of("报名表 作业 发票 申请书 简历 体检表 借书证 论文 报告 合同 照片 请假条"), "什么/啥/什么东西"), "line": (lambda rng: rng.choice((f"{rng.randint(1, 99)}路", f"{rng.randint(1, 20)}号线")), "几路车/哪路车/几号线"), "stops": (_counted("站"), "几站/多少站"), "how": (_of("坐地铁 骑车 走路 开车 坐公交车 打车 坐火车 坐船", 0.03), "怎么/怎样/如何"),
 }  # fmt: skip
 
@@ -336,8 +345,8 @@ fears|@(最怕|怕|害怕)[dislike]
 colour|@的(毛|羽毛|眼睛|尾巴|皮)是[colour]的
 eggs|@(一次|一年|每次)(生|下)[capacity](蛋|宝宝|崽)
 month|@(在|一般在|每年)[month](产卵|冬眠|繁殖|迁徙|换毛)""",
-    "weather": """sky|@[day!][weather!]，(气温|最高气温)[degree]#degree>@[day!](的|)(气温|最高气温)(是|)(多少|多少度|几度)
-wind|@[day!]有[weather]#weather>@[day!]有(什么天气|什么)
+    "weather": """sky|@[day!][weather]，(气温|最高气温)[degree]#weather>@[day!](的|)天气(怎么样|如何|好吗);degree>@[day!](的|)(气温|最高气温)(是|)(多少|多少度|几度)
+wind|@[day!]有[weather]#weather>@[day!](的|)天气(怎么样|如何)
 rain|@(从|)[when]开始(下雨|下雪|降温|升温)""",
 }  # fmt: skip
 
@@ -525,7 +534,14 @@ def _near(one: str, other: str) -> bool:
 
 _SLOT = re.compile(r"\[(\w+)(!?)\]")
 _OPTIONAL = re.compile(r"<([^<>]*)>")
-_FILLERS = ("大家都很高兴。", "天气不错。", "其他情况还不清楚。", "这件事大家都知道。", "欢迎来电咨询。", "请大家互相转告。")
+_FILLERS = (
+    "大家都很高兴。",
+    "天气不错。",
+    "其他情况还不清楚。",
+    "这件事大家都知道。",
+    "欢迎来电咨询。",
+    "请大家互相转告。",
+)
 _FILLERS_EN = ("Everybody was happy.", "More news will follow.", "The weather was fine.", "Please tell your friends.", "All are welcome.")  # fmt: skip
 
 
@@ -612,13 +628,17 @@ class _Texts:
         values = fact.values if values is None else values
         subject = fact.subject if subject is None else subject
         more = [ask for name, ask in fact.rule.asks if name == part]
-        if more and (not self.chinese or part not in [name for name, _ in _SLOT.findall(fact.whole)] or rng.random() < 0.6):
+        if more and (
+            not self.chinese or part not in [name for name, _ in _SLOT.findall(fact.whole)] or rng.random() < 0.6
+        ):
             # Choices that the fact made are made again.
             made = _alike(rng, fact.whole, rng.choice(more))
             return _filled(made, values).replace("@", subject)
         if part == "@":
             asks = rng.choice(_SUBJECTS[self.kind_of(fact)][2].split("/"))
-            text = _OPTIONAL.sub(lambda found: found[1] if rng.random() < 0.4 and found[1] in fact.text else "", fact.whole)
+            text = _OPTIONAL.sub(
+                lambda found: found[1] if rng.random() < 0.4 and found[1] in fact.text else "", fact.whole
+            )
             return _filled(text, values).replace("@", asks)
         word_for = rng.choice(_PARTS[part][1].split("/"))
 
@@ -664,7 +684,9 @@ def plain(rng: Random, split: Split) -> Sample:
 def _plain(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.62
     texts = _Texts(rng, chinese)
-    kinds = rng.choices(list(texts.rules), [len(rules) + 4 for rules in texts.rules.values()], k=rng.choice((1, 1, 2, 2, 3)))
+    kinds = rng.choices(
+        list(texts.rules), [len(rules) + 4 for rules in texts.rules.values()], k=rng.choice((1, 1, 2, 2, 3))
+    )
     if rng.random() < 0.35:
         kinds = [kinds[0]] * rng.choice((2, 2, 3))
     told: list[_Fact] = []
@@ -727,10 +749,14 @@ def _asks_subject(texts: _Texts, fact: _Fact) -> bool:
     if not texts.chinese:
         return any(part == "@" for part, _ in fact.rule.asks)
     asks = _SUBJECTS[texts.kind_of(fact)][2]
-    return bool(asks and _SLOT.search(_OPTIONAL.sub("", fact.whole))) and not fact.rule.tag.startswith(("why", "friend"))
+    return bool(asks and _SLOT.search(_OPTIONAL.sub("", fact.whole))) and not fact.rule.tag.startswith(
+        ("why", "friend")
+    )
 
 
-def _sentences(rng: Random, chinese: bool, kind: str, facts: Sequence[_Fact]) -> list[tuple[str, list[tuple[_Fact, str]]]]:
+def _sentences(
+    rng: Random, chinese: bool, kind: str, facts: Sequence[_Fact]
+) -> list[tuple[str, list[tuple[_Fact, str]]]]:
     """Facts about one subject as sentences: joined by commas, or with a pronoun, or each by itself; and each fact's answer."""
     stop = "。" if chinese else "."
     if chinese:
@@ -774,7 +800,9 @@ def _untold(
     if luck < 0.75 and parts and "@" in fact.text:  # the same of somebody else
         kind = texts.kind_of(fact)
         others = [each.subject for each in told if texts.kind_of(each) == kind]
-        others = [each for each in others if not any(f.subject == each and _near(f.rule.tag, fact.rule.tag) for f in told)]
+        others = [
+            each for each in others if not any(f.subject == each and _near(f.rule.tag, fact.rule.tag) for f in told)
+        ]
         stranger = rng.choice(others) if others and rng.random() < 0.5 else texts.subject(kind)
         if any(stranger in each or each in stranger for each in subjects if each != stranger) or (
             stranger in subjects and stranger not in others
@@ -788,7 +816,9 @@ def _untold(
         return texts.question(fact, left_out[0])
     values = dict(fact.values)
     swappable = [
-        part for part, quiet in _SLOT.findall(_OPTIONAL.sub("", fact.whole)) if part in values and part not in ("when", "time")
+        part
+        for part, quiet in _SLOT.findall(_OPTIONAL.sub("", fact.whole))
+        if part in values and part not in ("when", "time")
     ]
     if len(swappable) > 1 and parts:
         target = rng.choice(parts)
