@@ -14,8 +14,10 @@ from chatglm.database import Database
 from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.app import create_app
+from chatglm.serving.failures import RateLimitError, failure_of
 from chatglm.serving.service import Service
 from chatglm.serving.stored import background
+from chatglm.serving.stored.calls import Reply
 from chatglm.serving.stored.tasks import Task, TaskLimits
 from scripted import ScriptedEngine, Writer
 from waiting import auntil
@@ -99,6 +101,37 @@ def test_an_answer_counts_with_its_bytes(write: Writer, tmp_path: Path) -> None:
             body, answer, size = await service.storage.run(stored)
             assert "好" * 50 in answer
             assert size == len(body.encode()) + len(answer.encode())
+
+    asyncio.run(test())
+
+
+def test_tasks_of_somebody_without_tokens_hold_up_nobody_else(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of them wait. They run when there are tokens again."""
+    monkeypatch.setattr(background, "_LOOK_SECONDS", 0.01)
+
+    async def test() -> None:
+        async with Rig(write, tmp_path) as service:
+            send, used_up, refused = service.send, True, 0
+
+            async def limited(caller: Caller, path: str, body: Any, **options: Any) -> Reply:
+                nonlocal refused
+                if caller.owner == "ann" and used_up:
+                    refused += 1
+                    failure = failure_of(RateLimitError("no tokens are left", 0.05))
+                    assert failure.status == 429
+                    return Reply(429, "{}", True, failure)
+                return await send(caller, path, body, **options)
+
+            monkeypatch.setattr(service, "send", limited)
+            many = [await service.tasks.submit(ANN, "openai", CHAT, asking(f"{n}")) for n in range(20)]
+            await auntil(lambda: refused > 1)
+            one = await service.tasks.submit(BOB, "openai", CHAT, asking())
+            assert (await ended(service, BOB, one.id)).state == "done"
+            assert (await service.tasks.get(ANN, "openai", many[-1].id)).state == "waiting"
+            used_up = False
+            assert {(await ended(service, ANN, task.id)).state for task in many} == {"done"}
 
     asyncio.run(test())
 

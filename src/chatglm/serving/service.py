@@ -198,9 +198,9 @@ class Service:
         """Number of running requests whose clients wait for them."""
         return self.metrics.live
 
-    async def send(self, caller: Caller, path: str, body: Mapping[str, Any]) -> Reply:
+    async def send(self, caller: Caller, path: str, body: Mapping[str, Any], *, wait: bool = True) -> Reply:
         """POST a body to a path of this server; see `Calls.send`."""
-        return await self.calls.send(caller, path, body)
+        return await self.calls.send(caller, path, body, wait=wait)
 
     async def call(self, caller: Caller, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
         """The status and the JSON of the answer to a request of the server to itself, in somebody's name."""

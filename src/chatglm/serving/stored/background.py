@@ -23,7 +23,7 @@ from chatglm.serving.access.callers import Caller
 from chatglm.serving.bodies import Limits
 from chatglm.serving.failures import failure_of
 from chatglm.serving.stored.batches import Batches, line_request
-from chatglm.serving.stored.calls import Reply
+from chatglm.serving.stored.calls import Reply, pause_of
 from chatglm.serving.stored.files import delete_expired
 from chatglm.serving.stored.storage import Storage
 
@@ -47,7 +47,7 @@ _STORE_SECONDS = 2.0
 class Server(Protocol):
     """The server that runs the requests."""
 
-    async def send(self, caller: Caller, path: str, body: dict[str, Any]) -> Reply: ...
+    async def send(self, caller: Caller, path: str, body: dict[str, Any], *, wait: bool) -> Reply: ...
 
     def serves(self, model: str) -> bool: ...
 
@@ -94,6 +94,9 @@ class Background:
         self._worker: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._ending = False
+        self._resting: dict[str, float] = {}
+        """Until when no task of an owner begins: one was refused because the server is busy, or the owner's tokens are
+        used up. Others' tasks run meanwhile."""
         self._last: dict[str, float] = {}
         self._complaint = 0.0
 
@@ -154,7 +157,10 @@ class Background:
             pass
         if (room := self._room()) > 0:
             owners = Counter(claimed.owner for claimed in self._running.values())
-            for claimed in await self._try(lambda database, me: _claim(database, me, room, owners)) or ():
+            now = time.monotonic()
+            self._resting = {owner: until for owner, until in self._resting.items() if until > now}
+            resting = frozenset(self._resting)
+            for claimed in await self._try(lambda database, me: _claim(database, me, room, owners, resting)) or ():
                 task = asyncio.get_running_loop().create_task(self._run(claimed))
                 self._running[task] = claimed
                 task.add_done_callback(self._ended)
@@ -198,15 +204,24 @@ class Background:
         try:
             caller = Caller(claimed.owner, f"{BACKGROUND}{claimed.owner}")
             body = await asyncio.to_thread(self._body, claimed)
-            ended = _Ended.of(await self._server.send(caller, claimed.path, body), time.time() + self._lifetime)
+            reply = await self._server.send(caller, claimed.path, body, wait=False)
+            if reply.failure is not None and reply.failure.status == 429:
+                self._resting[claimed.owner] = time.monotonic() + pause_of(reply.failure)
+                await self._store(lambda database, instance: _put_back(database, instance, claimed.number))
+                return
+            ended = _Ended.of(reply, time.time() + self._lifetime)
         except Exception as error:
             failure = failure_of(error)
             if failure.status == 500:
                 log.exception("a task failed")
             ended = _Ended("failed", None, None, failure.message, failure.code or "", time.time() + self._lifetime)
+        await self._store(lambda database, instance: ended.write(database, instance, claimed.number))
+
+    async def _store(self, write: Callable[[Database, Instance], None]) -> None:
+        """Store something; as long as the disk is full, again and again."""
         while True:
             try:
-                await self._storage.run(lambda database, instance: ended.write(database, instance, claimed.number))
+                await self._storage.run(write)
             except OutputError as error:
                 self._complain(error)
                 await asyncio.sleep(_STORE_SECONDS)
@@ -281,9 +296,8 @@ class _Ended:
         problem = reply.failure.message if reply.failure is not None else ""
         if not problem and reply.status >= 400:
             problem = f"the answer has status {reply.status}"
-        answer = json.dumps(reply.value, ensure_ascii=False)
         code = reply.failure.code or "" if reply.failure is not None else ""
-        return cls("failed" if problem else "done", reply.status, answer, problem, code, expires)
+        return cls("failed" if problem else "done", reply.status, reply.line, problem, code, expires)
 
     def write(self, database: Database, instance: Instance, number: int) -> None:
         database.write(
@@ -304,11 +318,14 @@ class _Ended:
         )
 
 
-def _claim(database: Database, me: Instance, most: int, owners: Counter[str]) -> list[_Claimed]:
+def _claim(
+    database: Database, me: Instance, most: int, owners: Counter[str], resting: frozenset[str]
+) -> list[_Claimed]:
     """Take a number of waiting tasks, in turns of their owners.
 
     Args:
         owners: how many of each run.
+        resting: owners of whom none are taken.
     """
     waiting = "FROM tasks WHERE instance = ? AND state = 'waiting'"
     if not database.read(f"SELECT 1 {waiting} LIMIT 1", (me.id,)):
@@ -327,7 +344,8 @@ def _claim(database: Database, me: Instance, most: int, owners: Counter[str]) ->
                 if row is None:
                     break
                 owner = row["owner"]
-                heads.append(row)
+                if owner not in resting:
+                    heads.append(row)
             if not heads:
                 break
             row = min(heads, key=lambda head: (running[head["owner"]], head["batch"] is not None, head["number"]))
@@ -348,7 +366,10 @@ def _claim(database: Database, me: Instance, most: int, owners: Counter[str]) ->
     return found
 
 
-def _put_back(database: Database, me: Instance) -> None:
+def _put_back(database: Database, me: Instance, number: int | None = None) -> None:
+    """Let a task wait again, or all of this server."""
     database.write(
-        "UPDATE tasks SET state = 'waiting', attempts = attempts - 1 WHERE instance = ? AND state = 'running'", (me.id,)
+        "UPDATE tasks SET state = 'waiting', attempts = attempts - 1 "
+        "WHERE instance = ?1 AND state = 'running' AND (?2 IS NULL OR number = ?2)",
+        (me.id, number),
     )

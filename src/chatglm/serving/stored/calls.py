@@ -14,7 +14,7 @@ from chatglm.serving.access.callers import CALLER, Caller
 from chatglm.serving.failures import FAILURE, Failure
 from chatglm.serving.sse import compact
 
-__all__ = ["Calls", "Reply"]
+__all__ = ["Calls", "Reply", "pause_of"]
 
 _LONGEST_WAIT = 30.0  # seconds between two tries
 
@@ -24,13 +24,30 @@ class Reply:
     """The answer of a route.
 
     Attributes:
-        value: the JSON of the answer; text, if it is not JSON.
+        text: as it was sent.
+        is_json: whether the text is JSON.
         failure: what went wrong, independent of the dialect; None: nothing.
     """
 
     status: int
-    value: Any
+    text: str
+    is_json: bool
     failure: Failure | None
+
+    @property
+    def value(self) -> Any:
+        """What the JSON stands for; the text, if it is not JSON."""
+        return json.loads(self.text) if self.is_json else self.text
+
+    @property
+    def line(self) -> str:
+        """The answer as JSON in one line. Mostly it is that already: large answers are not read and written again."""
+        return self.text if self.is_json and "\n" not in self.text else json.dumps(self.value, ensure_ascii=False)
+
+
+def pause_of(failure: Failure) -> float:
+    """Seconds until a request that was refused with status 429 is tried again."""
+    return min(failure.retry_after or 1.0, _LONGEST_WAIT)
 
 
 class Calls:
@@ -42,17 +59,20 @@ class Calls:
 
     app: ASGIApp | None = None
 
-    async def send(self, caller: Caller, path: str, body: Mapping[str, Any]) -> Reply:
+    async def send(self, caller: Caller, path: str, body: Mapping[str, Any], *, wait: bool = True) -> Reply:
         """POST a body as this caller. Nobody checks the caller's key again.
 
-        While the server is busy (status 429), the request waits. If this call is cancelled, so is the request.
+        If this call is cancelled, so is the request.
+
+        Args:
+            wait: while the server is busy or the caller's tokens are used up (status 429), wait and try again.
         """
         text = compact(body).encode()  # not longer than it was accepted
         while True:
             reply = await self._send(caller, path, text)
-            if reply.failure is None or reply.failure.status != 429:
+            if reply.failure is None or reply.failure.status != 429 or not wait:
                 return reply
-            await asyncio.sleep(min(reply.failure.retry_after or 1.0, _LONGEST_WAIT))
+            await asyncio.sleep(pause_of(reply.failure))
 
     async def _send(self, caller: Caller, path: str, body: bytes) -> Reply:
         assert self.app is not None
@@ -93,9 +113,5 @@ class Calls:
                 parts.append(message.get("body", b""))
 
         await self.app(scope, receive, send)
-        answer = b"".join(parts)
-        return Reply(
-            status,
-            json.loads(answer) if kind.startswith("application/json") else answer.decode("utf-8", "replace"),
-            state.get(FAILURE),
-        )
+        answer = b"".join(parts).decode("utf-8", "replace")
+        return Reply(status, answer, kind.startswith("application/json"), state.get(FAILURE))
