@@ -681,6 +681,29 @@ def test_an_error_of_the_model_ends_that_answer_alone(site: Site, visitor: Visit
     assert visitor.ask(conversation, "Hello")[-1][0] == "done"
 
 
+def test_an_import_is_stored_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """And the browser that tried it is known afterwards: it is the same user when it tries again."""
+    site = Site(tmp_path)
+    site.store.limits = StoreLimits(conversations=2)
+    one = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]}
+
+    def send(visitor: Visitor, count: int) -> int:
+        rows = "\n".join([json.dumps(one)] * count).encode()
+        return visitor.post("/import", params={"name": "x.jsonl"}, content=rows).status_code
+
+    try:
+        with Visitor(site.url) as visitor:
+            assert send(visitor, 3) == 429
+            known = dict(visitor.cookies)
+            assert known
+            assert visitor.get("/conversations").text.count("/c/") == 0
+            assert send(visitor, 2) == 201
+            assert dict(visitor.cookies) == known
+            assert send(visitor, 1) == 429
+    finally:
+        site.close()
+
+
 def test_a_user_has_bounds(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.store.limits = StoreLimits(conversations=3, bytes=100_000)

@@ -16,7 +16,7 @@ import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -30,7 +30,7 @@ from chatglm.database import Database, Instance
 from chatglm.errors import BusyError, InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.home import home_folder
 
-__all__ = ["BEGINNING", "Conversation", "File", "Found", "Question", "Store", "StoreLimits", "uploads_with"]
+__all__ = ["BEGINNING", "Conversation", "Draft", "File", "Found", "Question", "Store", "StoreLimits", "uploads_with"]
 
 FileKind = Literal["upload", "picture", "produced"]
 
@@ -147,6 +147,16 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A conversation to be made; see `Store.make`."""
+
+    title: str = ""
+    mode: str = "chat"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    messages: Sequence[Message] = ()
+
+
+@dataclass(frozen=True)
 class Found:
     """A turn that a search found.
 
@@ -260,26 +270,43 @@ class Store:
             InputError: the settings are not JSON, or something is too large.
             QueueFullError: the user has too many conversations, or too much stored.
         """
-        if len(messages) > self.limits.turns:
-            raise InputError(f"{len(messages):,} messages: a conversation has at most {self.limits.turns:,}")
-        written = self._settings(settings or {})
-        name, now = secrets.token_hex(16), time.time()
-        texts = [self._json(message) for message in messages]
+        (name,) = self.make_all(user, [Draft(title, mode, settings or {}, messages)])
+        return name
+
+    def make_all(self, user: int, drafts: Sequence[Draft]) -> list[str]:
+        """Make several conversations, all or none; returns their ids.
+
+        Raises:
+            NotFoundError, InputError, QueueFullError: as `make`; none was made.
+        """
+        packed = []
+        for draft in drafts:
+            if len(draft.messages) > self.limits.turns:
+                raise InputError(f"{len(draft.messages):,} messages: a conversation has at most {self.limits.turns:,}")
+            packed.append((draft, self._settings(draft.settings), [self._json(message) for message in draft.messages]))
+        names = []
         with self._database.transaction() as connection:
             if not connection.execute("SELECT 1 FROM users WHERE id = ?", (_number(user),)).fetchone():
                 raise NotFoundError(f"user {user}: no such user")
-            (have,) = connection.execute("SELECT count(*) FROM conversations WHERE user = ?", (user,)).fetchone()
-            if have >= self.limits.conversations:
-                raise QueueFullError(f"there are {have:,} conversations, which is the limit; delete some")
-            connection.execute(
-                "INSERT INTO conversations (id, user, title, mode, settings, made, changed) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (name, user, _title(title), _line(mode, 40), written, now, now),
-            )
-            self._take(connection, user, name, sum(map(_size, (written, *texts))))
-            leaf = None
-            for message, text in zip(messages, texts, strict=True):
-                leaf = self._insert(connection, user, name, leaf, message, text, "stop", False, now).id
+            for draft, settings, texts in packed:
+                names.append(self._make(connection, user, draft, settings, texts))
+        return names
+
+    def _make(
+        self, connection: sqlite3.Connection, user: int, draft: Draft, settings: str, texts: Sequence[str]
+    ) -> str:
+        name, now = secrets.token_hex(16), time.time()
+        (have,) = connection.execute("SELECT count(*) FROM conversations WHERE user = ?", (user,)).fetchone()
+        if have >= self.limits.conversations:
+            raise QueueFullError(f"there are {have:,} conversations, which is the limit; delete some")
+        connection.execute(
+            "INSERT INTO conversations (id, user, title, mode, settings, made, changed) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (name, user, _title(draft.title), _line(draft.mode, 40), settings, now, now),
+        )
+        self._take(connection, user, name, sum(map(_size, (settings, *texts))))
+        leaf = None
+        for message, text in zip(draft.messages, texts, strict=True):
+            leaf = self._insert(connection, user, name, leaf, message, text, "stop", False, now).id
         return name
 
     def conversation(self, user: int, conversation: str) -> Conversation:

@@ -37,7 +37,7 @@ from chatglm.conversation.export import json_line, markdown
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
 from chatglm.conversation.settings import MODES, Settings
-from chatglm.conversation.store import Conversation, Store
+from chatglm.conversation.store import Conversation, Draft, Store
 from chatglm.conversation.tree import Turn
 from chatglm.conversation.users import LOCAL, SignInError, User
 from chatglm.errors import InputError, NotFoundError
@@ -620,9 +620,12 @@ class Page:
         fields = await fields_of(request, settings=dict, title=str)
         settings = await asyncio.to_thread(_settings_of, Settings(), fields.get("settings", {}))
         self._check_model(fields.get("settings", {}))
-        user, token = await self.accounts.someone(request)
-        session = await self.sessions.make(user.id, settings, title=fields.get("title", ""))
-        return self._made(request, token, {"id": session.id})
+
+        async def make(user: User) -> Mapping[str, Any]:
+            session = await self.sessions.make(user.id, settings, title=fields.get("title", ""))
+            return {"id": session.id}
+
+        return await self._made(request, make)
 
     def _check_model(self, given: Mapping[str, Any]) -> None:
         """
@@ -633,8 +636,15 @@ class Page:
         if (name := given.get("model")) and name not in known:
             raise InputError(f"model: there is no {name!r:.80}; known: {', '.join(known) or 'none'}")
 
-    def _made(self, request: Request, token: str, said: Mapping[str, Any]) -> Response:
-        response = JSONResponse(said, 201)
+    async def _made(self, request: Request, make: Callable[[User], Awaitable[Mapping[str, Any]]]) -> Response:
+        """Make something for the user of a request, who may be a new one: then the browser gets the cookie even if it
+        cannot be made, and is the same user when it tries again."""
+        user, token = await self.accounts.someone(request)
+        response: Response
+        try:
+            response = JSONResponse(await make(user), 201)
+        except Exception as error:
+            response = await self._refuse(request, error)
         if token:
             self.accounts.keep(request, response, token, _BASE)
         return response
@@ -663,13 +673,12 @@ class Page:
         data = await read(request, _IMPORT)
         code = self.kernels is not None
         made, skipped = await asyncio.to_thread(_imported, data, name, self.toolbox, code)
-        user, token = await self.accounts.someone(request)
 
-        def store() -> list[str]:
-            return [self.store.make(user.id, **one) for one in made]
+        async def store(user: User) -> Mapping[str, Any]:
+            names = await asyncio.to_thread(self.store.make_all, user.id, made)
+            return {"id": names[-1], "ids": names, "skipped": skipped[:20]}
 
-        names = await asyncio.to_thread(store)
-        return self._made(request, token, {"id": names[-1], "ids": names, "skipped": skipped[:20]})
+        return await self._made(request, store)
 
     # One conversation
 
@@ -951,8 +960,8 @@ def _settings_of(old: Settings, given: Mapping[str, Any]) -> Settings:
     return Settings.from_dict({**old.to_dict(), **changed})
 
 
-def _imported(data: bytes, name: str, toolbox: Toolbox | None, code: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """The contents of a file as arguments of `Store.make`; and why rows, or parts of them, were left out.
+def _imported(data: bytes, name: str, toolbox: Toolbox | None, code: bool) -> tuple[list[Draft], list[str]]:
+    """The conversations that a file holds; and why rows, or parts of them, were left out.
 
     Args:
         toolbox, code: see `Imported.settings`.
@@ -975,11 +984,10 @@ def _imported(data: bytes, name: str, toolbox: Toolbox | None, code: bool) -> tu
         made = []
         for one in found:
             settings = one.settings(toolbox, code=code, left_out=skipped)
-            told = {"title": one.title, "mode": settings.mode, "settings": settings.to_dict()}
-            made.append({**told, "messages": one.messages})
+            made.append(Draft(one.title, settings.mode, settings.to_dict(), one.messages))
         return made, skipped
     settings = Settings(mode="character", character=character.text())
-    return [{"title": character.name, "mode": settings.mode, "settings": settings.to_dict()}], []
+    return [Draft(character.name, settings.mode, settings.to_dict())], []
 
 
 @functools.cache
