@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import threading
 import time
 import weakref
@@ -16,10 +17,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from websockets.sync.client import connect
 
 from chatglm.assistant import Assistant, BaseAssistant
 from chatglm.encoders import Embedder
 from chatglm.errors import CheckpointError, InputError
+from chatglm.knowledge import Shelf as Documents
+from chatglm.knowledge import Upload
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.app import create_app
 from chatglm.serving.catalog import Catalog, Source
@@ -147,6 +151,22 @@ def test_a_model_that_cannot_be_loaded_harms_no_other(shelf: Shelf, monkeypatch:
         shelf.broken.clear()
         monkeypatch.setattr("chatglm.serving.catalog._TRY_AGAIN", 0.0)
         assert said(url, "b") == "b"
+
+
+def test_a_model_is_unloaded_while_a_websocket_waits_for_a_question(shelf: Shelf, tmp_path: Path) -> None:
+    with Documents(tmp_path) as documents:
+        documents.make("base", None).add(Upload("a.txt", b"The valve is at the door."))
+        source = shelf.source("a", "It is at the door.", idle=0.05)
+        with (
+            served(source, knowledge=documents, dialects=("chatchat",)) as url,
+            connect(f"ws{url[4:]}/local_doc_qa/stream_chat/base") as socket,
+        ):
+            for _ in range(2):
+                socket.send(json.dumps({"question": "Where is the valve?", "knowledge_base_id": "base"}))
+                while '"flag": "end"' not in str(socket.recv(60)):
+                    pass
+                until(lambda: shelf.events and shelf.events[-1] == "close a")
+        assert shelf.events == ["load a", "close a"] * 2
 
 
 def test_an_idle_model_is_unloaded_and_comes_back(shelf: Shelf) -> None:

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,7 @@ from chatglm.errors import ChatGLMError, EngineError, InputError, NotFoundError
 from chatglm.serving import memory
 from chatglm.serving.failures import ModelLoadError, NotOfferedError
 
-__all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source"]
+__all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source", "held"]
 
 log = logging.getLogger("chatglm.serving")
 Result = TypeVar("Result")
@@ -454,8 +455,22 @@ _unloading: set[asyncio.Task[None]] = set()
 _leases: ContextVar[list[tuple[Catalog, Offer]] | None] = ContextVar("chatglm.serving leases", default=None)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Models that are found inside are held until its end. For connections that answer one request after the other."""
+    found: list[tuple[Catalog, Offer]] = []
+    token = _leases.set(found)
+    try:
+        yield
+    finally:
+        _leases.reset(token)
+        for catalog, offer in found:
+            catalog.release(offer)
+
+
 class Leases:
-    """Middleware: what a request has found is held until it ends, with its stream and however it ends."""
+    """Middleware: what a request has found is held until it ends, with its stream and however it ends. What a question
+    on a WebSocket has found, its route holds itself (`held`)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -464,14 +479,8 @@ class Leases:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        held: list[tuple[Catalog, Offer]] = []
-        token = _leases.set(held)
-        try:
+        with held():
             await self._app(scope, receive, send)
-        finally:
-            _leases.reset(token)
-            for catalog, offer in held:
-                catalog.release(offer)
 
 
 def _loaded_by_others() -> Model:

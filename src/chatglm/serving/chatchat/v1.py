@@ -24,6 +24,7 @@ from chatglm.errors import InputError, NotFoundError
 from chatglm.knowledge import Base, Bases, Shelf
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.bodies import Limits, parse_now
+from chatglm.serving.catalog import held
 from chatglm.serving.chatchat.shapes import AT_ONCE, Coded, attacks, find_base, refused, render, said, source, work
 from chatglm.serving.dialect import Dialect, EventStream, Strict, dialect_route, failure_within, first_of, whole_of
 from chatglm.serving.failures import NotOfferedError, ShuttingDownError, TimeLimitError
@@ -451,7 +452,9 @@ async def _converse(service: Service, socket: WebSocket, name: str | None) -> No
             base = body.knowledge_base_id or name
             if base is None:
                 raise InputError("knowledge_base_id: required")
-            if not await _turn(service, socket, talk, body, base, turn):
+            with held():  # the model is free while the client thinks about its next question
+                found = await _turn(service, socket, talk, body, base, turn)
+            if not found:
                 last = [{"error": f"Knowledge base {base} not found"}]
                 break
     except WebSocketDisconnect:
