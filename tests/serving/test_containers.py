@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from starlette.requests import Request
 
 from chatglm.assistant import Assistant
+from chatglm.errors import InputError
 from chatglm.serving.access.key_sources import KeyFile
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.openai.responses_api.containers import citation
+from chatglm.serving.stored.uploads import receive
+from chatglm.tools.interpreter.folder import checked_name
 from chatglm.tools.interpreter.limits import Limits
 from chatglm.tools.interpreter.pool import Kernels
 from kernels import need_sandbox
@@ -244,6 +249,23 @@ def test_uploads_that_are_refused(over: Any, write: Writer) -> None:
     with pytest.raises(openai.NotFoundError, match=f"Container with id '{MADE_UP}' not found"):
         files.create(MADE_UP, file=("f", b"x"))
     assert [file.path for file in files.list(container)] == ["/mnt/data/f"]
+
+
+def test_a_name_that_cannot_be_used_is_refused_before_the_body_is_read(tmp_path: Path) -> None:
+    taken = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal taken
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="../x"\r\n\r\n'
+        while True:
+            taken += 1
+            yield bytes(1 << 20)
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    with pytest.raises(InputError, match="cannot be the name"):
+        asyncio.run(receive(Request({"type": "http", "headers": headers}), parts(), tmp_path / "f", check=checked_name))
+    assert taken == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_streams_name_files(over: Any, write: Writer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,10 +76,11 @@ class _Reader:
     Args:
         paths: where files go, one after the other; there may be as many files.
         file_field: name of the field that files come in.
+        check: called with the name of each file, before its content is read.
     """
 
-    def __init__(self, paths: Sequence[Path], file_field: str) -> None:
-        self._paths, self._file_field = paths, file_field
+    def __init__(self, paths: Sequence[Path], file_field: str, check: Callable[[str], object] | None) -> None:
+        self._paths, self._file_field, self._check = paths, file_field, check
         self.form = Form()
         self.pending: list[tuple[Part, bytearray]] = []  # of files
         self._header, self._value = b"", b""
@@ -119,6 +120,8 @@ class _Reader:
                     most = f"more than {len(self._paths)} files; send them in several requests"
                 raise BodyError(f"the form has {most}", param=self._file_field)
             part = Part(options.get(b"filename", b"").decode("utf-8", "replace"), self._paths[len(self.form.files)])
+            if self._check is not None:
+                self._check(part.name)
             self.form.files.append(part)
             self.pending.append((part, bytearray()))
             self._field = None
@@ -150,19 +153,22 @@ class _Reader:
         self.whole = True
 
 
-async def receive(request: Request, parts: AsyncIterator[bytes], file: Path) -> Upload:
+async def receive(
+    request: Request, parts: AsyncIterator[bytes], file: Path, *, check: Callable[[str], object] | None = None
+) -> Upload:
     """Write the form's one file, which is its field `file`; the path is free before. If anything goes wrong, there is
     no file.
 
     Args:
         parts: the body.
+        check: called with the file's name, before its content is read; raises an error if the name cannot be used.
 
     Raises:
         BodyError: it is not a form, has no file, or is too large or too slow.
         ClientDisconnect: the client left.
         OutputError: the disk is full.
     """
-    form = await receive_all(request, parts, [file], sync=True)
+    form = await receive_all(request, parts, [file], sync=True, check=check)
     return Upload(form.fields, form.files[0].name, form.files[0].size)
 
 
@@ -173,6 +179,7 @@ async def receive_all(
     file_field: str = "file",
     *,
     sync: bool = False,
+    check: Callable[[str], object] | None = None,
 ) -> Form:
     """`receive` for forms with several files.
 
@@ -180,12 +187,13 @@ async def receive_all(
         paths: where the files go; there may be as many as there are paths.
         file_field: the field that they come in.
         sync: return when all is on the disk.
+        check: as for `receive`.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
         raise BodyError("the body must be a form with a file (Content-Type: multipart/form-data)")
-    reader = _Reader(paths, file_field)
+    reader = _Reader(paths, file_field, check)
     try:
         parser = MultipartParser(
             boundary,

@@ -29,6 +29,7 @@ from chatglm.serving.openai.listing import page_of
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
 from chatglm.serving.stored.uploads import FORM_BYTES, receive
+from chatglm.tools.interpreter.folder import checked_name
 
 __all__ = ["add_containers", "citation"]
 
@@ -229,7 +230,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         )
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             path = Path(folder) / "upload"
-            form = await receive(request, bodies.parts(request, bounds), path)
+            form = await receive(request, bodies.parts(request, bounds), path, check=checked_name)
             if form.fields:
                 raise InputError(f"{next(iter(form.fields))[:80]}: unknown field of the form; send the file itself")
             name = form.name or ""
