@@ -486,8 +486,7 @@ def _persona_en(rng: Random, split: Split) -> Sample:
 
 # What the user tells of himself
 
-_NOTED = ("好的，{}。", "知道了，{}。", "好的，{}。")
-_NOTED_EN = ("OK, {}.", "I see, {}.", "OK, {}.")
+_NOTED, _NOTED_EN = "好的，{}。", "OK, {}."
 NOT_TOLD, NOT_TOLD_EN = "这个你还没有告诉我。", "That you have not told me yet."
 _PAST = (
     "bought",
@@ -532,7 +531,7 @@ def _tellings(rng: Random, split: Split) -> Sample:
             told = "，".join(fact.said() if not place or fact.text.startswith("@的") else fact.said("") for place, fact in enumerate(group))  # fmt: skip
             answer = "，".join(fact.said("你") for fact in group)
         typed = dress(rng, split, told, english, "say", calm=0.6)
-        messages += [user(typed), assistant(form(rng, split, _NOTED_EN if english else _NOTED).format(answer))]
+        messages += [user(typed), assistant((_NOTED_EN if english else _NOTED).format(answer))]
     for _ in range(rng.choice((1, 1, 2, 3))):
         lacks = bool(untold) and rng.random() < 0.3
         fact = rng.choice(untold if lacks else facts)

@@ -710,7 +710,10 @@ def _plain(rng: Random, split: Split) -> Sample:
             for rule in texts.rules[kind]
             if not any(_near(rule.tag, fact.rule.tag) for fact in facts)
         ]
-        for sentence, inside in _sentences(rng, chinese, kind, facts):
+        pronoun = _pronoun(rng, chinese, kind, subject)
+        for sentence, inside in _sentences(rng, chinese, kind, facts, pronoun):
+            if chinese and sentences and rng.random() < 0.12:  # 李明住在南京，王芳住在苏州。
+                sentence = sentences.pop()[:-1] + "，" + sentence
             answers += [(fact, answer, len(sentences)) for fact, answer in inside]
             sentences.append(sentence)
     if rng.random() < 0.15:
@@ -727,10 +730,34 @@ def _plain(rng: Random, split: Split) -> Sample:
             parts = ["@"]
         if not parts:
             continue
-        asked.append(Question(texts.question(fact, rng.choice(parts)), answer, "", place))
+        core = texts.question(fact, rng.choice(parts))
+        if len(subjects) == 1 and rng.random() < 0.25:
+            core = _unnamed(rng, core, subjects[0], pronoun, chinese)
+        asked.append(Question(core, answer, "", place))
     if not asked:
         return _plain(rng, split)
     return _dialogue(rng, split, chinese, sentences, asked, (3, 1, 6))
+
+
+def _pronoun(rng: Random, chinese: bool, kind: str, subject: str) -> str:
+    """Of a subject, in the third person."""
+    if chinese:
+        return rng.choice(_SUBJECTS[kind][1])
+    if kind != "who":
+        return _SUBJECTS_EN[kind][1]
+    feminine = subject.split()[-1] in {*WOMEN, "sister", "mother"} or "Mrs" in subject or "Aunt" in subject
+    return "She" if feminine else "He"
+
+
+def _unnamed(rng: Random, core: str, subject: str, pronoun: str, chinese: bool) -> str:
+    """A question about the one subject of a text, which it does not name."""
+    if not pronoun:
+        return core
+    if chinese:
+        short = core.replace(subject, "", 1).removeprefix("的") if rng.random() < 0.5 else ""
+        return short if len(short) > 3 else core.replace(subject, pronoun)
+    own = {"She": "her", "He": "his", "It": "its", "They": "their"}[pronoun]
+    return core.replace(f"{subject}'s", own).replace(subject, pronoun.lower())
 
 
 def _shared(rng: Random, told: Sequence[_Fact], rules: Sequence[_Rule], allowed: Sequence[_Rule]) -> list[_Rule]:
@@ -755,18 +782,10 @@ def _asks_subject(texts: _Texts, fact: _Fact) -> bool:
 
 
 def _sentences(
-    rng: Random, chinese: bool, kind: str, facts: Sequence[_Fact]
+    rng: Random, chinese: bool, kind: str, facts: Sequence[_Fact], pronoun: str
 ) -> list[tuple[str, list[tuple[_Fact, str]]]]:
     """Facts about one subject as sentences: joined by commas, or with a pronoun, or each by itself; and each fact's answer."""
     stop = "。" if chinese else "."
-    if chinese:
-        pronoun = rng.choice(_SUBJECTS[kind][1])
-    else:
-        subject = facts[0].subject
-        pronoun = _SUBJECTS_EN[kind][1]
-        if kind == "who":
-            first = subject.split()[-1]
-            pronoun = "She" if first in {*WOMEN, "sister", "mother"} or "Mrs" in subject or "Aunt" in subject else "He"
     look = rng.random()
     made: list[tuple[str, list[tuple[_Fact, str]]]] = []
     for fact in facts:
