@@ -541,7 +541,9 @@ def main() -> None:
         print(f"installed in {INSTALLED}")
 
 
-AGAIN = " These weights are those of such a model, with which the third phase was run again, several times (`--begin-with`)."
+AGAIN = (
+    " These weights are those of such a model, with which the third phase was run again (`--begin-with`), several times."
+)
 
 
 def card(table: str, typed: str, options: argparse.Namespace, minutes: float, result: Path) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from chatglm.chat.messages import Message, ToolCall
-from chatglm.conversation.store import Store, StoreLimits
+from chatglm.conversation.store import Draft, Store, StoreLimits
 from chatglm.conversation.users import SignInError, TooManyTriesError, Users
 from chatglm.conversation.words import tokens_of
 from chatglm.errors import BusyError, InputError, NotFoundError, OutputError, QueueFullError
@@ -237,6 +237,7 @@ ARGUMENTS: dict[str, Any] = {
     "conversation": "0" * 32,
     "turn": 1,
     "file": 1,
+    "drafts": [Draft("t")],
 }
 """What a method is called with, by the names of its parameters. Whoever adds a parameter adds it here."""
 
@@ -309,7 +310,7 @@ def test_nobody_has_nothing(store: Store, user: int, nobody: int) -> None:
     before = everything(store)
     for method, _ in methods():
         given = arguments(method)
-        if "conversation" in given or method in ("make", "delete_user"):
+        if "conversation" in given or method in ("make", "make_all", "delete_user"):
             with pytest.raises(NotFoundError):
                 getattr(store, method)(
                     nobody, **{**given, **({"conversation": name} if "conversation" in given else {})}

@@ -47,8 +47,16 @@ def test_it_is_kept(write: Writer, mode: GenerationMode, tmp_path: Path) -> None
                 if "model" in case.path_parameters:
                     case.path_parameters["model"] = "demo"
                 seen.add((case.method, case.path))
+                # A form has no way to write an empty list: the field is left out, and nothing is wrong.
+                lost = (
+                    case.media_type == "multipart/form-data"
+                    and isinstance(case.body, dict)
+                    and any(value is None or value in ([], {}) for value in case.body.values())
+                )
                 # Fields that fit, each by itself, may still contradict each other. ZhipuAI's v3 refuses with 200.
-                excluded = [positive_data_acceptance, *([negative_data_rejection] if "/v3/" in case.path else [])]
+                excluded = [positive_data_acceptance]
+                if lost or "/v3/" in case.path:
+                    excluded.append(negative_data_rejection)
                 answer = case.call_and_validate(excluded_checks=excluded)
                 if mode is GenerationMode.POSITIVE:
                     assert "input should" not in answer.text
