@@ -541,9 +541,7 @@ def main() -> None:
         print(f"installed in {INSTALLED}")
 
 
-AGAIN = (
-    " These weights are those of such a model, with which the third phase was run again (`--begin-with`), several times."
-)
+AGAIN = " These weights are those of such a model, with which the third phase was run again, several times."
 
 
 def card(table: str, typed: str, options: argparse.Namespace, minutes: float, result: Path) -> str:
